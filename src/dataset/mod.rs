@@ -1,0 +1,27 @@
+//! Datasets: row types with published schemas, read and written as Parquet.
+
+mod parquet_io;
+#[doc(hidden)]
+pub mod row;
+mod rows;
+
+pub use parquet_io::{decode_parquet, encode_parquet};
+pub use row::{Column, Row};
+pub use rows::{Example, Metric, Rollout, Score, Task, Verdict};
+
+/// Every dataset's name, version and Arrow schema, for the goldens under schemas/ and for SQL.
+pub fn schemas() -> Vec<(&'static str, u32, arrow::datatypes::SchemaRef)> {
+    fn entry<R: Row>() -> (&'static str, u32, arrow::datatypes::SchemaRef) {
+        (R::NAME, R::VERSION, R::schema())
+    }
+    vec![
+        entry::<Task>(),
+        entry::<Example>(),
+        entry::<Rollout>(),
+        entry::<Verdict>(),
+        entry::<Metric>(),
+        entry::<Score>(),
+    ]
+}
+
+use datafusion::arrow;

@@ -1,0 +1,114 @@
+//! The published row types. A change of any column needs a new version and a new golden.
+
+use crate::dataset;
+
+dataset! {
+    /// One certified task.
+    "tasks" v 1 struct Task {
+        /// `<family>-<first 16 digits of canonical>`.
+        task_id: String,
+        /// `deduction`, `induction`, `abduction`, `arithmetic`.
+        family: String,
+        level: u32,
+        /// `train`, `validation` or `heldout`: a function of `canonical`.
+        split: String,
+        /// The text given to the model, the opening `<think>` included.
+        prompt: String,
+        /// One right answer, as a solver writes it.
+        answer: String,
+        /// The puzzle as JSON, for checkers.
+        puzzle: String,
+        /// What was proven, as JSON: method, counts, costs.
+        certificate: String,
+        /// Hash of the puzzle up to renaming and reordering.
+        canonical: String,
+    }
+}
+
+dataset! {
+    /// One prompt and the response to learn from.
+    "examples" v 1 struct Example {
+        task_id: String,
+        family: String,
+        level: u32,
+        prompt: String,
+        response: String,
+    }
+}
+
+dataset! {
+    /// One sampled response.
+    "rollouts" v 1 struct Rollout {
+        task_id: String,
+        family: String,
+        level: u32,
+        /// Sample number within the task's group.
+        sample: u32,
+        /// RL step that drew it; 0 outside RL.
+        step: u32,
+        /// Artifact id of the sampled checkpoint (in RL: of the run, at `step`).
+        policy: String,
+        prompt: String,
+        response: String,
+        /// Response token ids, the end token included when it was drawn.
+        tokens: Vec<u32>,
+        /// Log-probability of each token under the sampling distribution.
+        logprobs: Vec<f32>,
+        /// `end` or `length`.
+        stop: String,
+        temperature: f32,
+    }
+}
+
+dataset! {
+    /// What the checker said of one rollout.
+    "verdicts" v 1 struct Verdict {
+        task_id: String,
+        family: String,
+        level: u32,
+        sample: u32,
+        step: u32,
+        /// Exactly one think part, then exactly one answer part.
+        format_ok: bool,
+        /// `correct`, `wrong` or `unparsed`.
+        verdict: String,
+        correct: bool,
+        reward: f32,
+        /// The text in the answer part, empty without one.
+        extracted: String,
+    }
+}
+
+dataset! {
+    /// One number of a training run.
+    "metrics" v 1 struct Metric {
+        /// Optimizer step (sft) or RL iteration, from 1.
+        step: u32,
+        level: u32,
+        /// `reward`, `accuracy`, `kl`, `entropy`, `length`, `loss`, `grad_norm`, …
+        name: String,
+        value: f64,
+    }
+}
+
+dataset! {
+    /// One model's result on one task under one sampling mode.
+    "scores" v 1 struct Score {
+        /// Name of the task set in the pipeline.
+        set: String,
+        task_id: String,
+        family: String,
+        level: u32,
+        /// Artifact id of the model.
+        model: String,
+        /// `greedy` (temperature 0) or `sampled`.
+        mode: String,
+        temperature: f32,
+        /// Samples drawn and how many of them were correct.
+        samples: u32,
+        correct: u32,
+        format_ok: u32,
+        /// Mean response length in tokens.
+        length: f32,
+    }
+}

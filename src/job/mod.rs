@@ -1,0 +1,71 @@
+//! Job kinds: the data path, one file per kind, and the driver they share.
+//!
+//! A job is synchronous and runs on one OS thread of its own, which owns every tensor it makes;
+//! it reaches the asynchronous store through [`Context::wait`].
+
+mod context;
+mod driver;
+
+pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
+pub use driver::{Outcome, Run, identity, run};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// How many artifacts a port takes. Each is given as `name: stage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arity {
+    One,
+    Optional,
+    /// At least one.
+    Many,
+}
+
+/// An input of a job kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Port {
+    pub name: &'static str,
+    /// The artifact kinds it accepts.
+    pub accepts: &'static [&'static str],
+    pub arity: Arity,
+}
+
+/// A job kind: what the planner and the driver need to know of it.
+pub trait Job: Sync {
+    /// The name in a pipeline's `job:`.
+    fn name(&self) -> &'static str;
+    /// Bumped when the output for the same parameters and inputs changes.
+    fn version(&self) -> u32;
+    fn ports(&self) -> &'static [Port];
+    /// The artifact kind it makes.
+    fn output(&self) -> &'static str;
+    /// Whether `--shard I/N` is allowed.
+    fn shardable(&self) -> bool {
+        false
+    }
+    /// Checks the parameters and fills in the defaults: the `params` of the identity.
+    fn resolve(&self, raw: &Value) -> Result<Value>;
+    fn run(&self, context: &mut Context) -> Result<()>;
+}
+
+/// Every job kind.
+pub fn kinds() -> &'static [&'static dyn Job] {
+    &[]
+}
+
+/// The job kind called `name`.
+pub fn kind(name: &str) -> Result<&'static dyn Job> {
+    kinds().iter().copied().find(|job| job.name() == name).ok_or_else(|| {
+        let known: Vec<_> = kinds().iter().map(|job| job.name()).collect();
+        Error::usage(format!("no job kind `{name}`; there are {}", known.join(", ")))
+    })
+}
+
+/// `resolve` for a spec struct: serde checks it (unknown keys rejected) and fills in defaults.
+fn resolve_as<S: Serialize + DeserializeOwned>(raw: &Value) -> Result<Value> {
+    let spec: S = serde_json::from_value(raw.clone()).map_err(Error::usage)?;
+    serde_json::to_value(spec).map_err(Error::defect)
+}

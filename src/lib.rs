@@ -1,0 +1,28 @@
+//! triad aligns the meta-abilities of a reasoning model as stateless batch jobs.
+//!
+//! ```text
+//! generate -> tasks -> rollout -> rollouts -> verify -> verdicts -> filter (SQL) -> examples
+//!   -> sft / rl -> checkpoint -> merge -> rl (domain) -> evaluate -> scores -> report
+//! ```
+//!
+//! # Layout
+//! A module imports only from modules above its own line.
+//! ```text
+//! error  id  entropy    errors with their exit codes; typed ids; the one clock and the counter-based RNG
+//! store                 object storage: open, keys, manifests, commit
+//! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
+//! task  reward          per task family: generate, certify, check; the reward rule
+//! model                 libtorch: transformer, sampler, losses, optimizer (feature `torch`)
+//! merge  query          parameter-space methods; DataFusion over committed artifacts
+//! job                   one file per job kind, and the driver they share
+//! pipeline              YAML -> plan -> resume -> run
+//! report  cli           HTML; one file per command
+//! ```
+pub mod error;
+pub mod id;
+pub mod entropy;
+pub mod store;
+pub mod dataset;
+pub mod job;
+
+pub use error::{Error, Result};

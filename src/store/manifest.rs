@@ -1,0 +1,104 @@
+//! The commit record of an artifact.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Key;
+use crate::id::ArtifactId;
+use crate::{Error, Result};
+
+/// `manifest.json`: written last, by conditional put. Existing means the artifact is complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this record's own layout.
+    pub format: u32,
+    pub id: ArtifactId,
+    /// What the id is the hash of: `{"job", "version", "params", "inputs": {port: {name: id}}}`.
+    pub identity: Value,
+    /// `tasks`, `rollouts`, `checkpoint`, …: what ports accept it.
+    pub kind: String,
+    /// Schemas of the datasets inside; the parts of dataset `d` are the objects `d/*.parquet`.
+    pub datasets: BTreeMap<String, SchemaRef>,
+    pub objects: Vec<ObjectEntry>,
+    /// A few numbers for people: rows, accuracy, shares.
+    pub summary: BTreeMap<String, Value>,
+    pub producer: Producer,
+}
+
+impl Manifest {
+    pub const FORMAT: u32 = 1;
+
+    pub fn job(&self) -> &str {
+        self.identity["job"].as_str().unwrap_or("?")
+    }
+
+    /// Rows of dataset `name` over all its parts.
+    pub fn rows(&self, name: &str) -> u64 {
+        self.parts(name).filter_map(|object| object.rows).sum()
+    }
+
+    /// The objects of dataset `name`, in order of part number.
+    pub fn parts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ObjectEntry> {
+        self.objects.iter().filter(move |object| {
+            object.path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+
+    pub fn object(&self, path: &str) -> Result<&ObjectEntry> {
+        self.objects.iter().find(|object| object.path == path).ok_or_else(|| {
+            Error::data(format!("artifact {} ({}) holds no `{path}`", self.id.short(), self.job()))
+        })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().map(|object| object.size).sum()
+    }
+}
+
+/// Name and version of a dataset's schema, as published under schemas/.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRef {
+    pub schema: String,
+    pub version: u32,
+}
+
+/// One data object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectEntry {
+    /// Path within the artifact, the same for every attempt.
+    pub path: String,
+    /// The attempt that wrote it.
+    pub attempt: String,
+    /// Bytes.
+    pub size: u64,
+    /// blake3, 64 hex digits.
+    pub digest: String,
+    /// Rows, for a dataset's part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+}
+
+impl ObjectEntry {
+    pub fn key(&self, id: &ArtifactId) -> Key {
+        Key::Data { id: id.clone(), attempt: self.attempt.clone(), path: self.path.clone() }
+    }
+}
+
+/// Who made it, where and how long it took: outside the identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Producer {
+    pub triad: String,
+    pub device: String,
+    pub started: DateTime<Utc>,
+    pub seconds: f64,
+    /// Measured rates and durations by name (`sample_tokens_per_second`, …).
+    #[serde(default)]
+    pub timings: BTreeMap<String, f64>,
+}
