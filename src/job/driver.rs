@@ -51,6 +51,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         })
         .collect();
     let identity = identity(run.job, &run.params, &input_ids);
+    let kind = run.job.output_for(&run.params);
     let id = ArtifactId::of(&identity);
     if let Some(artifact) = Artifact::open(store, &id).await? {
         return Ok(Outcome::Found(Box::new(artifact.manifest)));
@@ -82,7 +83,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         format: Manifest::FORMAT,
         id,
         identity,
-        kind: job.output().into(),
+        kind: kind.into(),
         datasets: context.datasets,
         objects: Vec::new(),
         summary: context.summary,

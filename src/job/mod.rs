@@ -42,6 +42,10 @@ pub trait Job: Sync {
     fn ports(&self) -> &'static [Port];
     /// The artifact kind it makes.
     fn output(&self) -> &'static str;
+    /// The same for a kind whose output depends on its resolved parameters (`filter`).
+    fn output_for(&self, _params: &Value) -> &'static str {
+        self.output()
+    }
     /// Whether `--shard I/N` is allowed.
     fn shardable(&self) -> bool {
         false
