@@ -1,0 +1,1 @@
+//! The store contract, the same for every kind of store.
