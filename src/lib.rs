@@ -13,16 +13,18 @@
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
 //! task  reward          per task family: generate, certify, check; the reward rule
 //! model                 libtorch: transformer, sampler, losses, optimizer (feature `torch`)
-//! merge  query          parameter-space methods; DataFusion over committed artifacts
+//! merge  query  report  parameter-space methods; DataFusion over committed artifacts; result pages
 //! job                   one file per job kind, and the driver they share
 //! pipeline              YAML -> plan -> resume -> run
-//! report  cli           HTML; one file per command
+//! cli                   one file per command
 //! ```
 pub mod error;
 pub mod id;
 pub mod entropy;
 pub mod store;
 pub mod dataset;
+pub mod query;
+pub mod report;
 pub mod job;
 
 pub use error::{Error, Result};

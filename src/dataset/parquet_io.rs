@@ -21,8 +21,8 @@ pub fn encode_parquet<R: Row>(rows: &[R]) -> Result<Bytes> {
         )]))
         .build();
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, R::schema(), Some(properties))
-        .map_err(Error::defect)?;
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, R::schema(), Some(properties)).map_err(Error::defect)?;
     writer.write(&R::encode(rows)?).map_err(Error::defect)?;
     writer.close().map_err(Error::defect)?;
     Ok(bytes.into())

@@ -1,0 +1,238 @@
+//! The tables of a store, and a session over them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{
+    CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
+    TableProvider,
+};
+use datafusion::execution::context::SQLOptions;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use url::Url;
+
+use super::failure::explain;
+use super::system;
+use super::table::{DatasetTable, STORE_URL};
+use crate::store::{Artifact, Key, Store};
+use crate::{Error, Result, dataset};
+
+/// The session's own catalog, where two-part names are looked up.
+const HOME: &str = "store";
+/// Where one-part names are looked up.
+const BARE: &str = "bare";
+/// Manifests read at the same time.
+const READS: usize = 16;
+
+/// A named artifact.
+pub(super) struct Named {
+    pub pipeline: String,
+    pub stage: String,
+    pub artifact: Artifact,
+}
+
+impl Named {
+    /// The dataset that the stage's own name stands for: the one called like the artifact's
+    /// kind, or the only one.
+    pub(super) fn main(&self) -> Option<&str> {
+        let manifest = &self.artifact.manifest;
+        let only = manifest.datasets.keys().next().filter(|_| manifest.datasets.len() == 1);
+        manifest
+            .datasets
+            .contains_key(&manifest.kind)
+            .then_some(&manifest.kind)
+            .or(only)
+            .map(|n| n.as_str())
+    }
+}
+
+/// Every named artifact of a store, as SQL tables.
+pub struct Catalog {
+    store: Store,
+    pub(super) named: Vec<Named>,
+}
+
+impl Catalog {
+    /// Reads the names and their manifests. A name whose artifact is gone is left out.
+    pub async fn open(store: &Store) -> Result<Self> {
+        let read = |(pipeline, stage): (String, String)| async move {
+            let Some(id) = store.get_ref(&pipeline, &stage).await? else { return Ok(None) };
+            let artifact = Artifact::open(store, &id).await?;
+            Ok::<_, Error>(artifact.map(|artifact| Named { pipeline, stage, artifact }))
+        };
+        let found: Vec<_> = futures::stream::iter(store.names().await?)
+            .map(read)
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        let mut named: Vec<_> = found.into_iter().flatten().collect();
+        named.sort_by(|a, b| (&a.pipeline, &a.stage).cmp(&(&b.pipeline, &b.stage)));
+        Ok(Self { store: store.clone(), named })
+    }
+
+    /// How often each stage name occurs over all pipelines.
+    fn stage_counts(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for named in &self.named {
+            *counts.entry(named.stage.as_str()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// The shortest SQL name of every table with its dataset, for listings and suggestions.
+    pub(super) fn tables(&self) -> Vec<(String, &Named, &str)> {
+        let counts = self.stage_counts();
+        let mut tables = Vec::new();
+        for named in &self.named {
+            for dataset in named.artifact.manifest.datasets.keys() {
+                let mut parts = vec![named.stage.as_str()];
+                if counts[named.stage.as_str()] > 1 {
+                    parts.insert(0, &named.pipeline);
+                }
+                if named.main() != Some(dataset) {
+                    parts.push(dataset);
+                }
+                let name = parts.into_iter().map(quoted).collect::<Vec<_>>().join(".");
+                tables.push((name, named, dataset.as_str()));
+            }
+        }
+        tables
+    }
+
+    async fn session(&self) -> Result<SessionContext> {
+        let config = SessionConfig::new().with_default_catalog_and_schema(HOME, BARE);
+        let context = SessionContext::new_with_config(config);
+        let mut tree = Tree::default();
+        let counts = self.stage_counts();
+        for named in &self.named {
+            let Named { pipeline, stage, artifact } = named;
+            let unique = counts[stage.as_str()] == 1;
+            for (name, schema) in &artifact.manifest.datasets {
+                let schema = schema_of(artifact, name, &schema.schema, schema.version).await?;
+                let table: Arc<dyn TableProvider> =
+                    Arc::new(DatasetTable::new(artifact, name, schema));
+                tree.add(pipeline, stage, name, &table);
+                let main = named.main() == Some(name);
+                if main {
+                    tree.add(HOME, pipeline, stage, &table);
+                }
+                if unique {
+                    tree.add(HOME, stage, name, &table);
+                    if main {
+                        tree.add(HOME, BARE, stage, &table);
+                    }
+                }
+            }
+        }
+        for (name, batch) in system::tables(self)? {
+            let table =
+                MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(Error::defect)?;
+            let table: Arc<dyn TableProvider> = Arc::new(table);
+            tree.add(HOME, "triad", name, &table);
+        }
+        tree.register(&context)?;
+        let url = Url::parse(STORE_URL).map_err(Error::defect)?;
+        let (inner, _) =
+            self.store.raw(&Key::Ref { pipeline: String::new(), stage: String::new() });
+        context.runtime_env().register_object_store(&url, inner);
+        Ok(context.enable_url_table())
+    }
+
+    /// Runs one SQL statement that only reads.
+    ///
+    /// # Errors
+    /// `Usage` for SQL that does not parse or plan, with the nearest name; `Data` and `TryAgain`
+    /// as reading the objects fails.
+    pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let listing = sql.trim().trim_end_matches(';').trim();
+        let sql = if listing.eq_ignore_ascii_case("show tables") {
+            "SELECT * FROM triad.tables"
+        } else {
+            sql
+        };
+        let context = self.session().await?;
+        let names: Vec<String> =
+            self.tables().into_iter().map(|(name, ..)| name).chain(system::names()).collect();
+        let options = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        let fail = |e| explain(&e, sql, &names);
+        let frame = context.sql_with_options(sql, options).await.map_err(fail)?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        Ok((schema, frame.collect().await.map_err(fail)?))
+    }
+}
+
+/// Runs one SQL statement over the named artifacts of `store`.
+///
+/// # Errors
+/// As [`Catalog::query`].
+pub async fn query(store: &Store, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    Catalog::open(store).await?.query(sql).await
+}
+
+/// `name` as SQL reads it back: quoted unless it is a lower-case word.
+pub(super) fn quoted(name: &str) -> String {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if name.bytes().all(word) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.to_string()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+}
+
+/// The schema of a stored dataset: the published one, or that of the file when this program does
+/// not know its version.
+async fn schema_of(
+    artifact: &Artifact,
+    dataset: &str,
+    schema: &str,
+    version: u32,
+) -> Result<SchemaRef> {
+    let published =
+        dataset::schemas().into_iter().find(|(name, v, _)| *name == schema && *v == version);
+    if let Some((_, _, schema)) = published {
+        return Ok(schema);
+    }
+    let first = artifact.manifest.parts(dataset).next().map(|entry| entry.path.clone());
+    let Some(path) = first else {
+        return Ok(Arc::new(datafusion::arrow::datatypes::Schema::empty()));
+    };
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(artifact.read(&path).await?).map_err(|e| {
+            Error::data(format!("artifact {} {path}: {e}", artifact.manifest.id.short()))
+        })?;
+    Ok(reader.schema().clone())
+}
+
+/// Tables by catalog, schema and name.
+#[derive(Default)]
+struct Tree(BTreeMap<String, BTreeMap<String, BTreeMap<String, Arc<dyn TableProvider>>>>);
+
+impl Tree {
+    fn add(&mut self, catalog: &str, schema: &str, name: &str, table: &Arc<dyn TableProvider>) {
+        let tables = self.0.entry(catalog.into()).or_default().entry(schema.into()).or_default();
+        tables.entry(name.into()).or_insert_with(|| table.clone());
+    }
+
+    fn register(mut self, context: &SessionContext) -> Result<()> {
+        self.0.entry(HOME.into()).or_default().entry(BARE.into()).or_default();
+        for (catalog, schemas) in self.0 {
+            let provider = MemoryCatalogProvider::new();
+            for (schema, tables) in schemas {
+                let tables_of = MemorySchemaProvider::new();
+                for (name, table) in tables {
+                    tables_of.register_table(name, table).map_err(Error::defect)?;
+                }
+                provider.register_schema(&schema, Arc::new(tables_of)).map_err(Error::defect)?;
+            }
+            context.register_catalog(catalog, Arc::new(provider));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! SQL over committed artifacts: DataFusion tables built from manifests, without LIST or HEAD on
+//! data objects, and read-only.
+//!
+//! # Names
+//! | SQL name | what it is |
+//! |---|---|
+//! | `pipeline.stage.dataset` | every dataset of every named artifact |
+//! | `pipeline.stage` | its main dataset: the one called like the artifact's kind, or the only one |
+//! | `stage.dataset`, `stage` | the same, when only one pipeline has such a stage |
+//! | `triad.stages`, `triad.tables`, `triad.artifacts`, `triad.timings` | what the manifests say |
+//! | `'file.parquet'` | a local file |
+//!
+//! A name with a hyphen stands in double quotes: `SELECT * FROM quickstart."rollout-base"`.
+
+mod catalog;
+mod failure;
+mod output;
+mod select;
+mod system;
+mod table;
+
+pub use catalog::{Catalog, query};
+pub use output::{Format, write_results};
+pub use select::{has_order, plan_schema, select};
