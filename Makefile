@@ -1,0 +1,26 @@
+# make quickstart, make test: all they need goes into this folder, nothing needs root.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+STORE ?=
+
+.PHONY: setup libtorch build quickstart test lint
+
+setup: libtorch
+	infra/tools.sh
+
+libtorch:
+	infra/libtorch.sh
+
+build: libtorch
+	cargo build --release --locked
+
+# STORE=s3://bucket/prefix puts the run elsewhere than ./triad-store.
+quickstart: build
+	$(TARGET)/release/triad run jobs/quickstart.yaml $(if $(STORE),--store '$(STORE)')
+
+test: setup
+	cargo test --release --locked
+
+lint: libtorch
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
