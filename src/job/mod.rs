@@ -22,6 +22,8 @@ pub enum Arity {
     Optional,
     /// At least one.
     Many,
+    /// Any number, none included.
+    Any,
 }
 
 /// An input of a job kind.
