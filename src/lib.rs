@@ -26,5 +26,6 @@ pub mod dataset;
 pub mod query;
 pub mod report;
 pub mod job;
+pub mod pipeline;
 
 pub use error::{Error, Result};

@@ -1,0 +1,115 @@
+//! Pipelines: a YAML file becomes checked stages with known ids, then a plan, then a run.
+
+mod nearest;
+mod overrides;
+mod parse;
+mod plan;
+mod resolve;
+mod run;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::id::ArtifactId;
+use crate::job::Job;
+use crate::{Error, Result};
+
+pub use nearest::hint;
+pub use plan::{Plan, State, plan};
+pub use run::{Ending, Observer, RunOptions, StageEnd, run, run_stage, worst};
+
+/// What a stage asks of the machine that runs it. Outside its identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// With 0 the stage runs on the CPU whatever device the run is given.
+    pub gpus: Option<u32>,
+    pub cpus: Option<u32>,
+    /// Such as `16G`.
+    pub memory: Option<String>,
+    /// Longest duration, such as `2h`.
+    pub time: Option<String>,
+}
+
+/// A stage with resolved parameters and known id.
+pub struct Stage {
+    pub name: String,
+    pub job: &'static dyn Job,
+    /// With defaults filled in.
+    pub params: Value,
+    /// Positions in [`Pipeline::stages`] by port and name. A port that takes one artifact calls
+    /// it by the port's own name, so that renaming a stage changes no identity.
+    pub inputs: BTreeMap<String, BTreeMap<String, usize>>,
+    pub resources: Resources,
+    /// What the id is the hash of.
+    pub identity: Value,
+    pub id: ArtifactId,
+}
+
+/// A checked pipeline: no cycle, every port wired with an artifact kind that it accepts.
+pub struct Pipeline {
+    /// As given on the command line.
+    pub file: String,
+    pub name: String,
+    /// In the order of the file.
+    pub stages: Vec<Stage>,
+}
+
+impl Pipeline {
+    /// Reads the pipeline file at `path` with the overrides `sets` (`stage.key=value`).
+    pub fn load(path: &Path, sets: &[String], kinds: &[&'static dyn Job]) -> Result<Self> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::usage(format!("pipeline file `{file}`: {e}")))?;
+        Self::parse(&file, &text, sets, kinds)
+    }
+
+    /// As [`Pipeline::load`], with the file's text given.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] beginning with `file:line` (or the override) at the first mistake.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        sets: &[String],
+        kinds: &[&'static dyn Job],
+    ) -> Result<Self> {
+        let mut raw = parse::parse(file, text)?;
+        overrides::apply(&mut raw, sets, kinds)?;
+        resolve::resolve(raw, kinds)
+    }
+
+    /// Position of the stage called `name`.
+    pub fn position(&self, name: &str) -> Result<usize> {
+        self.stages.iter().position(|stage| stage.name == name).ok_or_else(|| {
+            let hint = hint(name, self.stages.iter().map(|stage| stage.name.as_str()));
+            Error::usage(format!("no stage `{name}` in {}{hint}", self.file))
+        })
+    }
+
+    /// Which stages are wanted: all, or `until` and everything it is made from.
+    pub fn select(&self, until: Option<&str>) -> Result<Vec<bool>> {
+        let Some(until) = until else { return Ok(vec![true; self.stages.len()]) };
+        let mut wanted = vec![false; self.stages.len()];
+        let mut todo = vec![self.position(until)?];
+        while let Some(stage) = todo.pop() {
+            if !std::mem::replace(&mut wanted[stage], true) {
+                todo.extend(self.stages[stage].upstream());
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+impl Stage {
+    /// Positions of the stages it is made from.
+    pub fn upstream(&self) -> impl Iterator<Item = usize> {
+        self.inputs.values().flat_map(|named| named.values().copied())
+    }
+}

@@ -1,0 +1,272 @@
+//! From the raw file to checked stages: kinds, wiring, order, parameters, ids.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::nearest::hint;
+use super::parse::{RawPipeline, RawPort, RawStage, Wires};
+use super::yaml::{Key, Node, Place};
+use super::{Pipeline, Resources, Stage};
+use crate::id::ArtifactId;
+use crate::job::{self, Arity, Job, Port};
+use crate::{Error, Result};
+
+type Wired = BTreeMap<String, BTreeMap<String, usize>>;
+
+pub(super) fn resolve(raw: RawPipeline, kinds: &[&'static dyn Job]) -> Result<Pipeline> {
+    let jobs = raw
+        .stages
+        .iter()
+        .map(|stage| {
+            kinds.iter().copied().find(|job| job.name() == stage.job.name).ok_or_else(|| {
+                Error::usage(format!(
+                    "{}: no job kind `{}`{}",
+                    raw.at(&stage.job.place, &stage.key.name),
+                    stage.job.name,
+                    hint(&stage.job.name, kinds.iter().map(|job| job.name()))
+                ))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut params = raw
+        .stages
+        .iter()
+        .zip(&jobs)
+        .map(|(stage, job)| {
+            job.resolve(&stage.params.to_json()).map_err(|e| explain(&raw, stage, e))
+        })
+        .collect::<Result<Vec<Value>>>()?;
+    let made: Vec<_> =
+        jobs.iter().zip(&params).map(|(job, params)| job.output_for(params)).collect();
+    let wired = (0..raw.stages.len())
+        .map(|i| wire(&raw, &jobs, &made, i))
+        .collect::<Result<Vec<Wired>>>()?;
+    let order = order(&raw, &wired)?;
+    let mut stages: Vec<Option<Stage>> = raw.stages.iter().map(|_| None).collect();
+    for i in order {
+        let (stage, job) = (&raw.stages[i], jobs[i]);
+        let params = params[i].take();
+        let ids = wired[i]
+            .iter()
+            .map(|(port, named)| {
+                let ids = named
+                    .iter()
+                    .filter_map(|(name, &from)| {
+                        stages[from].as_ref().map(|from| (name.clone(), from.id.clone()))
+                    })
+                    .collect();
+                (port.clone(), ids)
+            })
+            .collect();
+        let identity = job::identity(job, &params, &ids);
+        stages[i] = Some(Stage {
+            name: stage.key.name.clone(),
+            job,
+            params,
+            inputs: wired[i].clone(),
+            resources: resources(&raw, stage)?,
+            id: ArtifactId::of(&identity),
+            identity,
+        });
+    }
+    Ok(Pipeline { file: raw.file, name: raw.name, stages: stages.into_iter().flatten().collect() })
+}
+
+/// Looks up the ports and stages of stage `i`.
+fn wire(raw: &RawPipeline, jobs: &[&'static dyn Job], made: &[&str], i: usize) -> Result<Wired> {
+    let stage = &raw.stages[i];
+    let name = &stage.key.name;
+    let ports = jobs[i].ports();
+    let mut wired = Wired::new();
+    for RawPort { key, wires } in &stage.inputs {
+        let Some(port) = ports.iter().find(|port| port.name == key.name) else {
+            return Err(Error::usage(format!(
+                "{}: job `{}` has no input `{}`{}",
+                raw.at(&key.place, name),
+                stage.job.name,
+                key.name,
+                hint(&key.name, ports.iter().map(|port| port.name))
+            )));
+        };
+        let named: Vec<(&str, &Key)> = match (port.arity, wires) {
+            (Arity::One | Arity::Optional, Wires::One(from)) => vec![(port.name, from)],
+            (Arity::Many | Arity::Any, Wires::One(from)) => vec![(&from.name, from)],
+            (Arity::Many | Arity::Any, Wires::List(list)) => {
+                list.iter().map(|from| (from.name.as_str(), from)).collect()
+            }
+            (Arity::Many | Arity::Any, Wires::Map(map)) => {
+                map.iter().map(|(name, from)| (name.name.as_str(), from)).collect()
+            }
+            (_, Wires::List(_) | Wires::Map(_)) => {
+                return Err(Error::usage(format!(
+                    "{}: input `{}` of job `{}` takes one stage, not several",
+                    raw.at(&key.place, name),
+                    key.name,
+                    stage.job.name
+                )));
+            }
+        };
+        let mut found = BTreeMap::new();
+        for (label, from) in named {
+            let position = lookup(raw, made, stage, port, from)?;
+            if found.insert(label.to_string(), position).is_some() {
+                return Err(Error::usage(format!(
+                    "{}: input `{}` has `{label}` twice; remove one",
+                    raw.at(&from.place, name),
+                    key.name
+                )));
+            }
+        }
+        if !found.is_empty() {
+            wired.insert(port.name.into(), found);
+        }
+    }
+    let missing = ports.iter().find(|port| {
+        matches!(port.arity, Arity::One | Arity::Many) && !wired.contains_key(port.name)
+    });
+    if let Some(port) = missing {
+        return Err(Error::usage(format!(
+            "{}: missing input `{}`; job `{}` needs a stage that makes {}",
+            raw.at(&stage.key.place, name),
+            port.name,
+            stage.job.name,
+            port.accepts.join(" or ")
+        )));
+    }
+    Ok(wired)
+}
+
+fn lookup(
+    raw: &RawPipeline,
+    made: &[&str],
+    stage: &RawStage,
+    port: &Port,
+    from: &Key,
+) -> Result<usize> {
+    let at = || raw.at(&from.place, &stage.key.name);
+    let names = || raw.stages.iter().map(|stage| stage.key.name.as_str());
+    let Some(position) = names().position(|name| name == from.name) else {
+        return Err(Error::usage(format!(
+            "{}: input `{}`: no stage `{}`{}",
+            at(),
+            port.name,
+            from.name,
+            hint(&from.name, names().filter(|name| *name != stage.key.name))
+        )));
+    };
+    let made = made[position];
+    if !port.accepts.contains(&made) {
+        return Err(Error::usage(format!(
+            "{}: input `{}` takes {}; stage `{}` (job `{}`) makes {made}",
+            at(),
+            port.name,
+            port.accepts.join(" or "),
+            from.name,
+            raw.stages[position].job.name
+        )));
+    }
+    Ok(position)
+}
+
+/// The stages with every stage behind those it is made from; otherwise in the file's order.
+fn order(raw: &RawPipeline, wired: &[Wired]) -> Result<Vec<usize>> {
+    /// Depth-first; `path` holds the stages being visited.
+    fn visit(
+        stage: usize,
+        wired: &[Wired],
+        path: &mut Vec<usize>,
+        order: &mut Vec<usize>,
+    ) -> Result<(), Vec<usize>> {
+        if order.contains(&stage) {
+            return Ok(());
+        }
+        if let Some(start) = path.iter().position(|&other| other == stage) {
+            return Err(path[start..].iter().copied().chain([stage]).collect());
+        }
+        path.push(stage);
+        for &from in wired[stage].values().flat_map(BTreeMap::values) {
+            visit(from, wired, path, order)?;
+        }
+        path.pop();
+        order.push(stage);
+        Ok(())
+    }
+    let mut order = Vec::new();
+    for stage in 0..wired.len() {
+        visit(stage, wired, &mut Vec::new(), &mut order).map_err(|cycle| {
+            let key = |i: &usize| &raw.stages[*i].key;
+            let names: Vec<_> = cycle.iter().map(|i| key(i).name.as_str()).collect();
+            Error::usage(format!(
+                "{}: its inputs lead back to itself: {}; remove one of these inputs",
+                raw.at(&key(&cycle[0]).place, names[0]),
+                names.join(" <- ")
+            ))
+        })?;
+    }
+    Ok(order)
+}
+
+fn resources(raw: &RawPipeline, stage: &RawStage) -> Result<Resources> {
+    let Some(node) = stage.resources.as_ref().filter(|node| !node.is_null()) else {
+        return Ok(Resources::default());
+    };
+    serde_json::from_value(node.to_json())
+        .map_err(|e| locate(raw, stage, node, "resources", &e.to_string()))
+}
+
+/// A job's complaint about its parameters, with the place of what it complains about.
+fn explain(raw: &RawPipeline, stage: &RawStage, error: Error) -> Error {
+    match error {
+        Error::Usage(message) => locate(raw, stage, &stage.params, "params", &message),
+        other => other.at(raw.at(&stage.key.place, &stage.key.name)),
+    }
+}
+
+fn locate(raw: &RawPipeline, stage: &RawStage, node: &Node, what: &str, message: &str) -> Error {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (place, path) =
+        place_of(node, message, &quoted).unwrap_or_else(|| (fallback(stage, node), String::new()));
+    let message = match message.split_once(", expected ") {
+        Some((fact, _)) if fact.starts_with("unknown ") && quoted.len() > 1 => {
+            format!("{fact}{}", hint(quoted[0], quoted[1..].iter().copied()))
+        }
+        _ if message.starts_with("missing field") => format!("{message}; add it"),
+        _ => message.to_string(),
+    };
+    let path = if path.is_empty() { String::new() } else { format!(".{path}") };
+    Error::usage(format!("{}: {what}{path}: {message}", raw.at(&place, &stage.key.name)))
+}
+
+/// The key a message names, or else the only scalar whose value it names.
+fn place_of(node: &Node, message: &str, quoted: &[&str]) -> Option<(Place, String)> {
+    let named = quoted.first().and_then(|name| node.find_key(name));
+    if let Some(place) = named {
+        return Some((place.clone(), String::new()));
+    }
+    let mut scalars = Vec::new();
+    node.scalars("", &mut scalars);
+    let mut hits = scalars.into_iter().filter(|(_, value, _)| match value {
+        Value::String(text) => {
+            message.contains(&format!("\"{text}\"")) || quoted.contains(&text.as_str())
+        }
+        Value::Null => message.contains("null"),
+        other => quoted.contains(&other.to_string().as_str()),
+    });
+    match (hits.next(), hits.next()) {
+        (Some((path, _, place)), None) => Some((place.clone(), path)),
+        _ => None,
+    }
+}
+
+/// The first override, when there is one, is the likelier culprit than the file.
+fn fallback(stage: &RawStage, node: &Node) -> Place {
+    let mut scalars = Vec::new();
+    node.scalars("", &mut scalars);
+    scalars
+        .into_iter()
+        .map(|(_, _, place)| place)
+        .find(|place| matches!(place, Place::Set(_)))
+        .unwrap_or(&stage.key.place)
+        .clone()
+}

@@ -1,0 +1,229 @@
+//! Running a pipeline: independent stages side by side, names set after each commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use tokio::task::JoinSet;
+
+use super::{Pipeline, Stage};
+use crate::job::{self, Input, Inputs, Outcome, Progress, ProgressSink, Run, Shard, StopFlag};
+use crate::store::{Artifact, Manifest, Store};
+use crate::{Error, Result};
+
+/// Hears of every stage's beginning, progress and end.
+pub trait Observer: ProgressSink {
+    fn started(&self, stage: &str, job: &str);
+    fn ended(&self, stage: &str, ending: &Ending);
+}
+
+/// What a run is given besides the pipeline.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// Stages at a time.
+    pub workers: usize,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// The last stage wanted.
+    pub until: Option<String>,
+    pub stop: StopFlag,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// How one stage ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// Committed before this run.
+    Found(Box<Manifest>),
+    Committed(Box<Manifest>),
+    /// This shard is committed, others are missing.
+    ShardCommitted,
+    Failed(Error),
+    /// Something it is made from failed, or the run was stopped.
+    NotStarted,
+}
+
+/// One wanted stage's end.
+#[derive(Debug)]
+pub struct StageEnd {
+    /// Position in [`Pipeline::stages`].
+    pub stage: usize,
+    pub ending: Ending,
+}
+
+/// Runs what is not committed. All wanted stages are in the answer, in the file's order, those
+/// that failed too; [`worst`] of them decides the exit code. After a failure no further stage
+/// starts and the running ones finish.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown `until`; a store that cannot be read.
+pub async fn run(
+    store: &Store,
+    pipeline: &Pipeline,
+    options: &RunOptions,
+) -> Result<Vec<StageEnd>> {
+    let wanted = pipeline.select(options.until.as_deref())?;
+    let found =
+        try_join_all(pipeline.stages.iter().zip(&wanted).map(|(stage, &wanted)| async move {
+            if !wanted {
+                return Ok(None);
+            }
+            let Some(artifact) = Artifact::open(store, &stage.id).await? else { return Ok(None) };
+            store.set_ref(&pipeline.name, &stage.name, &stage.id).await?;
+            Ok::<_, Error>(Some(artifact.manifest))
+        }))
+        .await?;
+    let mut endings: Vec<Option<Ending>> =
+        found.into_iter().map(|manifest| manifest.map(Box::new).map(Ending::Found)).collect();
+    let mut running: JoinSet<(usize, Result<Ending>)> = JoinSet::new();
+    let mut started = vec![false; endings.len()];
+    let mut failed = false;
+    loop {
+        while !failed && !options.stop.requested() && running.len() < options.workers.max(1) {
+            let ready = (0..endings.len()).find(|&i| {
+                wanted[i]
+                    && !started[i]
+                    && endings[i].is_none()
+                    && pipeline.stages[i].upstream().all(|from| manifest(&endings[from]).is_some())
+            });
+            let Some(i) = ready else { break };
+            started[i] = true;
+            let stage = &pipeline.stages[i];
+            let run = prepare(store, stage, Shard::WHOLE, options, |from| manifest(&endings[from]));
+            options.observer.started(&stage.name, stage.job.name());
+            let (store, pipeline) = (store.clone(), pipeline.name.clone());
+            let name = stage.name.clone();
+            running.spawn(async move { (i, finish(&store, &pipeline, &name, run).await) });
+        }
+        let Some(joined) = running.join_next().await else { break };
+        let (i, ended) = joined.map_err(|e| Error::defect(format!("a stage's task died: {e}")))?;
+        let name = &pipeline.stages[i].name;
+        let ending = ended.unwrap_or_else(|e| Ending::Failed(e.at(format!("stage `{name}`"))));
+        failed |= matches!(ending, Ending::Failed(_));
+        options.observer.ended(name, &ending);
+        endings[i] = Some(ending);
+    }
+    Ok(endings
+        .into_iter()
+        .enumerate()
+        .filter(|&(stage, _)| wanted[stage])
+        .map(|(stage, ending)| StageEnd { stage, ending: ending.unwrap_or(Ending::NotStarted) })
+        .collect())
+}
+
+/// Runs one stage, or one shard of it, whose inputs are all committed.
+///
+/// # Errors
+/// [`Error::Usage`] when an input is not committed or the job takes no shards.
+pub async fn run_stage(
+    store: &Store,
+    pipeline: &Pipeline,
+    position: usize,
+    shard: Shard,
+    options: &RunOptions,
+) -> Result<Ending> {
+    let stage = &pipeline.stages[position];
+    let place = || format!("stage `{}`", stage.name);
+    if shard != Shard::WHOLE && !stage.job.shardable() {
+        return Err(Error::usage(format!(
+            "{}: job `{}` takes no shards; leave `--shard` out",
+            place(),
+            stage.job.name()
+        )));
+    }
+    let mut inputs = BTreeMap::new();
+    for from in stage.upstream() {
+        let upstream = &pipeline.stages[from];
+        let artifact = Artifact::open(store, &upstream.id).await?.ok_or_else(|| {
+            Error::usage(format!(
+                "{}: its input `{}` ({}) is not committed; run `triad job {} {}` first",
+                place(),
+                upstream.name,
+                upstream.id.short(),
+                pipeline.file,
+                upstream.name
+            ))
+        })?;
+        inputs.insert(from, artifact.manifest);
+    }
+    let run = prepare(store, stage, shard, options, |from| inputs.get(&from));
+    options.observer.started(&stage.name, stage.job.name());
+    let ending =
+        finish(store, &pipeline.name, &stage.name, run).await.map_err(|e| e.at(place()))?;
+    options.observer.ended(&stage.name, &ending);
+    Ok(ending)
+}
+
+fn prepare<'a>(
+    store: &Store,
+    stage: &Stage,
+    shard: Shard,
+    options: &RunOptions,
+    manifest: impl Fn(usize) -> Option<&'a Manifest>,
+) -> Run {
+    let mut inputs = Inputs::new();
+    for (port, named) in &stage.inputs {
+        let list = inputs.entry(port.clone()).or_default();
+        for (name, &from) in named {
+            if let Some(manifest) = manifest(from) {
+                let artifact = Artifact { store: store.clone(), manifest: manifest.clone() };
+                list.push(Input { name: name.clone(), artifact });
+            }
+        }
+    }
+    let sink: Arc<dyn ProgressSink> = options.observer.clone();
+    Run {
+        job: stage.job,
+        params: stage.params.clone(),
+        inputs,
+        shard,
+        device: if stage.resources.gpus == Some(0) { "cpu".into() } else { options.device.clone() },
+        stop: options.stop.clone(),
+        progress: Progress { stage: stage.name.clone(), sink },
+    }
+}
+
+async fn finish(store: &Store, pipeline: &str, stage: &str, run: Run) -> Result<Ending> {
+    Ok(match job::run(store, run).await? {
+        Outcome::Committed(manifest) => {
+            store.set_ref(pipeline, stage, &manifest.id).await?;
+            Ending::Committed(manifest)
+        }
+        Outcome::Found(manifest) => {
+            store.set_ref(pipeline, stage, &manifest.id).await?;
+            Ending::Found(manifest)
+        }
+        Outcome::ShardCommitted => Ending::ShardCommitted,
+    })
+}
+
+fn manifest(ending: &Option<Ending>) -> Option<&Manifest> {
+    ending.as_ref().and_then(Ending::manifest)
+}
+
+impl Ending {
+    /// The committed artifact's manifest.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Found(manifest) | Self::Committed(manifest) => Some(manifest),
+            _ => None,
+        }
+    }
+}
+
+/// The failure that decides the exit code: a defect before bad data before a wrong request before
+/// one that may pass next time, since a retry helps only when it would help every failed stage.
+pub fn worst(ends: &[StageEnd]) -> Option<Error> {
+    let rank = |error: &Error| match error {
+        Error::Defect(_) => 3,
+        Error::Data(_) => 2,
+        Error::Usage(_) => 1,
+        Error::TryAgain(_) => 0,
+    };
+    let errors = ends.iter().filter_map(|end| match &end.ending {
+        Ending::Failed(error) => Some(error),
+        _ => None,
+    });
+    // `rev`: of equal ones the first in the file.
+    errors.rev().max_by_key(|error| rank(error)).cloned()
+}
