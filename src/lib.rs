@@ -23,6 +23,9 @@ pub mod id;
 pub mod entropy;
 pub mod store;
 pub mod dataset;
+pub mod checkpoint;
+#[cfg(feature = "torch")]
+pub mod model;
 pub mod query;
 pub mod report;
 pub mod job;

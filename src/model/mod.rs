@@ -1,0 +1,27 @@
+//! The transformer on libtorch: forward and backward, sampling, losses, the optimizer.
+//!
+//! Everything here is synchronous. Tensors stay on the thread that made them.
+
+mod adamw;
+mod cache;
+mod device;
+pub mod loss;
+mod sampler;
+#[cfg(test)]
+mod tests;
+mod transformer;
+
+pub use adamw::{AdamW, AdamWSettings, AdamWState};
+pub use device::{device, set_threads};
+pub use sampler::{SampleRequest, Sampled, Sampling, Stop, sample};
+pub use transformer::Transformer;
+
+use crate::Error;
+
+impl From<tch::TchError> for Error {
+    /// The first line: what follows in libtorch's message is a stack trace.
+    fn from(error: tch::TchError) -> Self {
+        let text = error.to_string();
+        Self::defect(format!("libtorch: {}", text.lines().next().unwrap_or_default()))
+    }
+}
