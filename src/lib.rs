@@ -29,6 +29,7 @@ pub mod model;
 pub mod query;
 pub mod report;
 pub mod job;
+pub mod cli;
 pub mod pipeline;
 
 pub use error::{Error, Result};

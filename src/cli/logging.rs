@@ -1,0 +1,73 @@
+//! Logs on stderr, kept apart from progress bars.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use tracing_subscriber::EnvFilter;
+
+use super::{Globals, environment};
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    /// A line for people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Where progress is drawn: bars on a terminal, `None` elsewhere.
+pub(super) type Terminal = Option<MultiProgress>;
+
+/// Starts logging.
+pub(super) fn start(globals: &Globals) -> Result<Terminal> {
+    let default = match globals.verbose {
+        0 => "warn,triad=info",
+        1 => "info,triad=debug",
+        _ => "debug,triad=trace",
+    };
+    let filter = match std::env::var(environment::LOG) {
+        Ok(text) => EnvFilter::try_new(&text)
+            .map_err(|e| Error::usage(format!("{}=`{text}`: {e}", environment::LOG)))?,
+        Err(_) => EnvFilter::new(default),
+    };
+    let bars = (globals.log_format == LogFormat::Text && std::io::stderr().is_terminal())
+        .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+    let writer = {
+        let bars = bars.clone();
+        move || Stderr { bars: bars.clone() }
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match globals.log_format {
+        LogFormat::Text => builder.with_ansi(bars.is_some()).with_target(false).compact().init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
+    }
+    Ok(bars)
+}
+
+/// The last word on a failed command.
+pub(super) fn failure(format: LogFormat, error: &Error) {
+    match format {
+        // With stderr closed there is nobody to tell.
+        LogFormat::Text => drop(writeln!(std::io::stderr(), "error: {error}")),
+        LogFormat::Json => tracing::error!(exit_code = error.exit_code(), "{error}"),
+    }
+}
+
+/// stderr, with the bars out of the way while a line is written.
+struct Stderr {
+    bars: Terminal,
+}
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| std::io::stderr().write(line)),
+            None => std::io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}

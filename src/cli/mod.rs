@@ -1,0 +1,142 @@
+//! The command line: one file per command. stdout is data, stderr is logs and progress.
+
+mod completions;
+mod environment;
+mod get;
+mod job;
+mod logging;
+mod ls;
+mod name;
+mod output;
+mod plan;
+mod progress;
+mod query;
+mod report;
+mod run;
+mod show;
+mod signals;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// Aligns the meta-abilities of a reasoning model as stateless batch jobs on object storage.
+#[derive(Parser)]
+#[command(name = "triad", version, after_help = environment::HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Globals {
+    /// Where artifacts live: a path, file:///…, s3://bucket/prefix, memory://
+    #[arg(long, global = true, env = environment::STORE, default_value = "./triad-store")]
+    #[arg(value_name = "URL")]
+    store: String,
+    /// What stages compute on: cpu, cuda or cuda:N
+    #[arg(long, global = true, env = environment::DEVICE, default_value = "cpu")]
+    #[arg(value_parser = device)]
+    device: String,
+    /// libtorch threads for each running stage; results on the CPU may depend on it
+    #[arg(long, global = true, env = environment::THREADS, default_value_t = 1)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+    /// How logs are written to stderr; progress bars only with `text` on a terminal
+    #[arg(long, global = true, env = environment::LOG_FORMAT, default_value = "text")]
+    log_format: logging::LogFormat,
+    /// More logs; twice for all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run what is not committed yet of a pipeline
+    Run(run::Run),
+    /// Say what is committed, what would run, and why
+    Plan(plan::Plan),
+    /// Run one stage alone, or one shard of it: what containers call
+    Job(job::Job),
+    /// Show the stages of a pipeline, or of all: state, id, numbers, seconds
+    Status(status::Status),
+    /// List all artifacts
+    Ls(ls::Ls),
+    /// Show one artifact: identity, schemas, first rows
+    Show(show::Show),
+    /// Download one artifact's objects, verified
+    Get(get::Get),
+    /// Query datasets with SQL
+    Query(query::Query),
+    /// Write a run's report as HTML and print its result table
+    Report(report::Report),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+fn device(text: &str) -> Result<String, String> {
+    match text {
+        "cpu" => Ok("cpu".into()),
+        "cuda" => Ok("cuda:0".into()),
+        _ => match text.strip_prefix("cuda:").map(str::parse::<u16>) {
+            Some(Ok(number)) => Ok(format!("cuda:{number}")),
+            _ => Err("cpu, cuda or cuda:N".into()),
+        },
+    }
+}
+
+impl Globals {
+    fn open_store(&self) -> Result<Store> {
+        Store::open(&self.store)
+    }
+}
+
+/// Parses the arguments, runs the command and turns its error into the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell the user when stderr is closed.
+            let _ = error.print();
+            let usage = Error::usage("").exit_code();
+            return ExitCode::from(if error.use_stderr() { usage } else { 0 });
+        }
+    };
+    let format = cli.globals.log_format;
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::failure(format, &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<()> {
+    let terminal = logging::start(&cli.globals)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::try_again(format!("no threads: {e}")))?;
+    let globals = &cli.globals;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(command) => command.execute(globals, terminal).await,
+            Command::Plan(command) => command.execute(globals).await,
+            Command::Job(command) => command.execute(globals, terminal).await,
+            Command::Status(command) => command.execute(globals).await,
+            Command::Ls(command) => command.execute(globals).await,
+            Command::Show(command) => command.execute(globals).await,
+            Command::Get(command) => command.execute(globals).await,
+            Command::Query(command) => command.execute(globals).await,
+            Command::Report(command) => command.execute(globals).await,
+            Command::Completions(command) => command.execute(),
+        }
+    })
+}

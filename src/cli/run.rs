@@ -1,0 +1,138 @@
+//! `triad run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::logging::Terminal;
+use super::output::{self, Table};
+use super::{Globals, progress, signals};
+use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
+use crate::store::Store;
+use crate::{Error, Result, job, report};
+
+#[derive(Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub source: Source,
+    /// The last stage wanted, with everything it is made from
+    #[arg(long, value_name = "STAGE")]
+    until: Option<String>,
+    /// Stages at a time [default: the number of cores, 2 at most]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+}
+
+/// A pipeline file and what is changed in it.
+#[derive(Args)]
+pub(super) struct Source {
+    /// The pipeline's YAML file
+    #[arg(value_name = "PIPELINE")]
+    pub file: PathBuf,
+    /// Change a parameter: a dotted path below the stage, and a YAML value
+    #[arg(long, value_name = "STAGE.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl Source {
+    pub fn load(&self) -> Result<Pipeline> {
+        Pipeline::load(&self.file, &self.set, job::kinds())
+    }
+}
+
+/// What `run` and `job` hand to the stages they start.
+pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOptions> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(RunOptions {
+        workers: cores.min(2),
+        device: globals.device.clone(),
+        until: None,
+        stop: signals::stop_flag()?,
+        observer: progress::observer(terminal),
+    })
+}
+
+/// Must precede the first tensor.
+pub(super) fn set_threads(globals: &Globals) {
+    #[cfg(feature = "torch")]
+    tch::set_num_threads(globals.threads.into());
+    #[cfg(not(feature = "torch"))]
+    let _ = globals.threads;
+}
+
+impl Run {
+    pub async fn execute(self, globals: &Globals, terminal: Terminal) -> Result<()> {
+        let pipeline = self.source.load()?;
+        let store = globals.open_store()?;
+        let mut options = options(globals, terminal)?;
+        options.workers = self.workers.map_or(options.workers, usize::from);
+        options.until = self.until;
+        set_threads(globals);
+        let ends = pipeline::run(&store, &pipeline, &options).await?;
+        if ends.iter().all(|end| matches!(end.ending, Ending::Found(_))) {
+            let upto = options.until.map(|stage| format!(" up to `{stage}`")).unwrap_or_default();
+            return output::line(format!(
+                "Nothing to do: all {} stages of `{}`{upto} are committed",
+                ends.len(),
+                pipeline.name
+            ));
+        }
+        table(&pipeline, &ends).print(false)?;
+        if let Some(error) = pipeline::worst(&ends) {
+            return Err(error);
+        }
+        if ends.iter().any(|end| matches!(end.ending, Ending::NotStarted)) {
+            return Err(Error::try_again("stopped on request; run the same command to continue"));
+        }
+        print_report(&store, &pipeline, &ends).await
+    }
+}
+
+fn table(pipeline: &Pipeline, ends: &[StageEnd]) -> Table {
+    let mut table = Table::new(&["stage", "job", "state", "id", "seconds", "summary"]);
+    for end in ends {
+        let stage = &pipeline.stages[end.stage];
+        let state = match &end.ending {
+            Ending::Found(_) => "found",
+            Ending::Committed(_) => "committed",
+            Ending::ShardCommitted => "shard committed",
+            Ending::Failed(Error::TryAgain(_)) => "stopped",
+            Ending::Failed(_) => "failed",
+            Ending::NotStarted => "not started",
+        };
+        let manifest = end.ending.manifest();
+        table.push(vec![
+            stage.name.clone().into(),
+            stage.job.name().into(),
+            state.into(),
+            stage.id.short().into(),
+            manifest.map(output::seconds).into(),
+            manifest.map(output::summary).into(),
+        ]);
+    }
+    table
+}
+
+/// The result table and the page, when a report is among what was run.
+async fn print_report(store: &Store, pipeline: &Pipeline, ends: &[StageEnd]) -> Result<()> {
+    let mut manifests = ends.iter().filter_map(|end| end.ending.manifest());
+    if !manifests.any(|manifest| manifest.kind == "report") {
+        return Ok(());
+    }
+    let page = PathBuf::from("triad-report").join(format!("{}.html", pipeline.name));
+    let text = report_to(store, &pipeline.name, &page).await?;
+    output::line(format!("\n{text}\nReport: {}", page.display()))
+}
+
+/// Writes the page of `pipeline`'s report, with the folder it lies in, and gives the result table.
+pub(super) async fn report_to(
+    store: &Store,
+    pipeline: &str,
+    page: &std::path::Path,
+) -> Result<report::ReportText> {
+    if let Some(folder) = page.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::try_again(format!("{}: {e}", folder.display())))?;
+    }
+    report::write(store, pipeline, page).await
+}
