@@ -84,7 +84,7 @@ pub struct Context {
     pub device: String,
     pub stop: StopFlag,
     pub progress: Progress,
-    /// Goes into the manifest.
+    /// Goes into the manifest. Of a sharded job, only counts (`u64`) are kept, added up.
     pub summary: BTreeMap<String, Value>,
     /// Goes into the manifest's producer record, never into a data object.
     pub timings: BTreeMap<String, f64>,
@@ -157,13 +157,17 @@ impl Context {
     /// Commits a checkpoint inside a long job.
     pub fn commit_step(&mut self, step: u64, state: Vec<(String, Bytes)>) -> Result<()> {
         let runtime = self.runtime.clone();
-        runtime.block_on(self.attempt.commit_step(step, state))
+        runtime.block_on(self.attempt.commit_step(step, state, &self.datasets, &self.summary))
     }
 
-    /// The newest checkpoint of an earlier attempt: its step and state objects.
+    /// The newest checkpoint of an earlier attempt: its step and state objects. The objects,
+    /// datasets and summary of that attempt up to there count as this one's.
     pub fn resume(&mut self) -> Result<Option<(u64, Vec<(String, Bytes)>)>> {
         let runtime = self.runtime.clone();
-        runtime.block_on(self.attempt.resume())
+        let Some(found) = runtime.block_on(self.attempt.resume())? else { return Ok(None) };
+        self.datasets = found.datasets;
+        self.summary = found.summary;
+        Ok(Some((found.step, found.state)))
     }
 
     /// An error that ends the job when the process was asked to stop.

@@ -1,12 +1,13 @@
 //! The one driver: look for a commit, run the job, commit.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 
 use serde_json::{Value, json};
 
 use super::{Context, Inputs, Job, Progress, Shard, StopFlag};
 use crate::id::ArtifactId;
-use crate::store::{Artifact, Attempt, Manifest, Producer, Store};
+use crate::store::{Artifact, Attempt, Commit, Manifest, Producer, Store};
 use crate::{Error, Result, entropy};
 
 /// One job to run: a kind, its resolved parameters and its committed inputs.
@@ -25,7 +26,7 @@ pub struct Run {
 pub enum Outcome {
     /// This run committed the artifact.
     Committed(Box<Manifest>),
-    /// The artifact was there already.
+    /// The artifact was there already, or another run committed it first.
     Found(Box<Manifest>),
     /// This shard is committed, others are missing.
     ShardCommitted,
@@ -41,6 +42,12 @@ pub fn identity(
 }
 
 /// Runs one job to its commit, on a thread of its own.
+///
+/// A shard that is committed already does not run again; it still commits the manifest when all
+/// others are there, in case the process that should have done it died.
+///
+/// # Errors
+/// The job's own, the store's, and [`Error::Usage`] for a shard that the job does not have.
 pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
     let input_ids = run
         .inputs
@@ -50,6 +57,18 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
             (port.clone(), ids.collect())
         })
         .collect();
+    let Shard { index, of } = run.shard;
+    if index >= of || (of > 1 && !run.job.shardable()) {
+        return Err(Error::usage(format!(
+            "shard {index}/{of}: {}",
+            if index >= of {
+                "the index must be below the count"
+            } else {
+                "this job has no shards"
+            }
+        ))
+        .at(format!("job `{}`", run.job.name())));
+    }
     let identity = identity(run.job, &run.params, &input_ids);
     let kind = run.job.output_for(&run.params);
     let id = ArtifactId::of(&identity);
@@ -72,11 +91,22 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         attempt: Attempt::new(store, &id),
         runtime: tokio::runtime::Handle::current(),
     };
-    let mut context = tokio::task::spawn_blocking(move || job.run(&mut context).map(|()| context))
-        .await
-        .map_err(|e| Error::defect(format!("job `{}` died: {e}", job.name())))??;
-    if shard != Shard::WHOLE && !context.attempt.commit_shard(shard.index, shard.of).await? {
-        return Ok(Outcome::ShardCommitted);
+    let sharded = shard != Shard::WHOLE;
+    if !sharded || !context.attempt.has_shard(index, of).await? {
+        context = tokio::task::spawn_blocking(move || job.run(&mut context).map(|()| context))
+            .await
+            .map_err(|e| Error::defect(format!("job `{}` died: {e}", job.name())))??;
+        if sharded {
+            let Context { attempt, datasets, summary, .. } = &mut context;
+            attempt.commit_shard(index, of, take(datasets), take(summary)).await?;
+        }
+    }
+    if sharded {
+        let Some((datasets, summary)) = context.attempt.shards(of).await? else {
+            return Ok(Outcome::ShardCommitted);
+        };
+        context.datasets = datasets;
+        context.summary = summary;
     }
     let seconds = (entropy::now() - started).as_seconds_f64();
     let manifest = Manifest {
@@ -95,5 +125,8 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
             timings: context.timings,
         },
     };
-    Ok(Outcome::Committed(Box::new(context.attempt.commit(manifest).await?)))
+    Ok(match context.attempt.commit(manifest).await? {
+        Commit::Ours(manifest) => Outcome::Committed(Box::new(manifest)),
+        Commit::Theirs(manifest) => Outcome::Found(Box::new(manifest)),
+    })
 }

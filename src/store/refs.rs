@@ -14,23 +14,36 @@ pub struct Ref {
     pub id: ArtifactId,
 }
 
+/// How often a lost race for a name is run again.
+const TURNS: usize = 16;
+
 impl Store {
-    /// Points `pipeline/stage` to `id`. Does not write when it already does.
+    /// Points `pipeline/stage` to `id`, by compare-and-swap. Does not write when it already does.
     pub async fn set_ref(&self, pipeline: &str, stage: &str, id: &ArtifactId) -> Result<()> {
-        if self.get_ref(pipeline, stage).await?.as_ref() == Some(id) {
-            return Ok(());
+        let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
+        let json = Bytes::from(serde_json::to_vec(&Ref { id: id.clone() }).map_err(Error::defect)?);
+        for _ in 0..TURNS {
+            let done = match self.get_version(&key).await? {
+                Some((found, _)) if found == json => true,
+                Some((_, version)) => self.replace(&key, json.clone(), version).await?,
+                None => self.create(&key, json.clone()).await?,
+            };
+            if done {
+                return Ok(());
+            }
         }
-        let json = serde_json::to_vec(&Ref { id: id.clone() }).map_err(Error::defect)?;
-        self.put(&Key::Ref { pipeline: pipeline.into(), stage: stage.into() }, Bytes::from(json))
-            .await
+        Err(Error::try_again(format!(
+            "{}: others keep changing it; run the same command again",
+            self.place(&key)
+        )))
     }
 
     /// The artifact that `pipeline/stage` names.
     pub async fn get_ref(&self, pipeline: &str, stage: &str) -> Result<Option<ArtifactId>> {
         let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
         let Some(bytes) = self.get(&key).await? else { return Ok(None) };
-        let found: Ref =
-            serde_json::from_slice(&bytes).map_err(|e| Error::data(format!("{key}: {e}")))?;
+        let found: Ref = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::data(format!("{}: {e}", self.place(&key))))?;
         Ok(Some(found.id))
     }
 }
