@@ -5,7 +5,7 @@ mod parquet_io;
 pub mod row;
 mod rows;
 
-pub use parquet_io::{decode_parquet, encode_parquet};
+pub use parquet_io::{decode_parquet, encode_parquet, read_batches};
 pub use row::{Column, Row};
 pub use rows::{Example, Metric, Rollout, Score, Task, Verdict};
 

@@ -1,6 +1,8 @@
 //! Parquet bytes: the same rows give the same bytes.
 
 use bytes::Bytes;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -29,14 +31,44 @@ pub fn encode_parquet<R: Row>(rows: &[R]) -> Result<Bytes> {
 }
 
 /// The rows of one Parquet file.
+///
+/// # Errors
+/// `Data` for a file that is no Parquet, or lacks a column, or has one of another type.
 pub fn decode_parquet<R: Row>(bytes: Bytes) -> Result<Vec<R>> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|builder| builder.with_batch_size(8192).build())
-        .map_err(|e| Error::data(format!("`{}` is no readable Parquet: {e}", R::NAME)))?;
     let mut rows = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|e| Error::data(format!("`{}`: {e}", R::NAME)))?;
+    for batch in read_batches(bytes, R::NAME, Some(&R::schema()))? {
         rows.append(&mut R::decode(&batch)?);
     }
     Ok(rows)
+}
+
+/// The rows of one Parquet file as batches. With a `schema`, columns that it lacks are an error
+/// and further ones are left out.
+///
+/// # Errors
+/// `Data` for a file that is no Parquet or lacks a column.
+pub fn read_batches(
+    bytes: Bytes,
+    dataset: &str,
+    schema: Option<&SchemaRef>,
+) -> Result<Vec<RecordBatch>> {
+    let unreadable =
+        |e: &dyn std::fmt::Display| Error::data(format!("`{dataset}` is no readable Parquet: {e}"));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| unreadable(&e))?;
+    let found = builder.schema().clone();
+    let reader = builder.with_batch_size(8192).build().map_err(|e| unreadable(&e))?;
+    let columns = schema
+        .map(|schema| schema.fields().iter().map(|f| position(&found, dataset, f.name())).collect())
+        .transpose()?
+        .unwrap_or_else(|| (0..found.fields().len()).collect::<Vec<_>>());
+    reader
+        .map(|batch| batch.and_then(|batch| batch.project(&columns)).map_err(|e| unreadable(&e)))
+        .collect()
+}
+
+fn position(found: &SchemaRef, dataset: &str, column: &str) -> Result<usize> {
+    found.index_of(column).map_err(|_| {
+        let has: Vec<_> = found.fields().iter().map(|field| field.name().as_str()).collect();
+        Error::data(format!("`{dataset}` needs a column `{column}`; found {}", has.join(", ")))
+    })
 }

@@ -68,7 +68,7 @@ macro_rules! primitive {
                 ))
             }
             fn values(array: &dyn Array) -> Option<Vec<Self>> {
-                let lists = array.as_list_opt::<i32>()?;
+                let lists = array.as_list_opt::<i32>().filter(|l| l.values().null_count() == 0)?;
                 (0..lists.len()).map(|i| <$rust>::values(lists.value(i).as_ref())).collect()
             }
         }
