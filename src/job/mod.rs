@@ -5,6 +5,8 @@
 
 mod context;
 mod driver;
+mod filter;
+mod report;
 
 pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
 pub use driver::{Outcome, Run, identity, run};
@@ -59,7 +61,7 @@ pub trait Job: Sync {
 
 /// Every job kind.
 pub fn kinds() -> &'static [&'static dyn Job] {
-    &[]
+    &[&filter::Filter, &report::Report]
 }
 
 /// The job kind called `name`.

@@ -2,7 +2,8 @@
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::MemTable;
+use datafusion::catalog::{MemTable, MemorySchemaProvider};
+use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 /// Runs `sql` over `tables` (name, batches) on one partition and returns the rows in the query's
 /// order. Rows that an ORDER BY leaves tied, and all rows without one, come in the order of a
 /// plan with one partition: the same every time for the same program and rows. A table's batches
-/// must not be empty: pass a batch of no rows for an empty table.
+/// must not be empty: pass a batch of no rows for an empty table. `a.b` is table b of schema a.
 ///
 /// # Errors
 /// `Usage` for SQL that does not parse, plan or run, or that writes.
@@ -76,14 +77,29 @@ impl Session {
     fn new(tables: Vec<(&str, Vec<RecordBatch>)>) -> Result<Self> {
         let config = SessionConfig::new().with_target_partitions(1);
         let context = SessionContext::new_with_config(config);
-        let names = tables.iter().map(|(name, _)| quoted(name)).collect();
+        let names = tables
+            .iter()
+            .map(|(name, _)| name.split('.').map(quoted).collect::<Vec<_>>().join("."))
+            .collect();
         for (name, batches) in tables {
             let schema = batches
                 .first()
                 .map(RecordBatch::schema)
                 .ok_or_else(|| Error::defect(format!("table `{name}` has no batch")))?;
             let table = MemTable::try_new(schema, vec![batches]).map_err(Error::defect)?;
-            context.register_table(quoted(name), Arc::new(table)).map_err(Error::defect)?;
+            let reference = match name.split_once('.') {
+                Some((schema, table)) => TableReference::partial(schema, table),
+                None => TableReference::bare(name),
+            };
+            if let (Some(schema), Some(catalog)) =
+                (reference.schema(), context.catalog("datafusion"))
+            {
+                if catalog.schema(schema).is_none() {
+                    let tables = Arc::new(MemorySchemaProvider::new());
+                    catalog.register_schema(schema, tables).map_err(Error::defect)?;
+                }
+            }
+            context.register_table(reference, Arc::new(table)).map_err(Error::defect)?;
         }
         Ok(Self { context, names })
     }

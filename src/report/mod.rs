@@ -1,15 +1,38 @@
-//! The report of a run: accuracy with intervals, curves, samples, provenance; as a page and as text.
+//! The report of a run: accuracy with intervals, paired differences, curves, samples and
+//! provenance, as an HTML page, as numbers and as text.
 
+mod curves;
+mod data;
+mod page;
+mod samples;
 mod statistics;
+mod summary;
+mod text;
+mod timing;
 
+#[cfg(test)]
+mod tests;
+
+pub use data::{Comparison, Data, Model, Source, Spec, TrainingRun};
 pub use statistics::{Estimate, bootstrap_difference, bootstrap_mean, oracle, pass_at_k};
+pub use summary::Summary;
+pub use timing::StageTiming;
 
 use std::path::Path;
 
+use crate::id::ArtifactId;
 use crate::store::{Artifact, Store};
 use crate::{Error, Result};
 
-/// The result table in plain text, for a terminal.
+/// A finished report.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The page, self-contained.
+    pub html: String,
+    pub summary: Summary,
+}
+
+/// The result tables in plain text, for a terminal.
 #[derive(Debug, Clone)]
 pub struct ReportText(pub String);
 
@@ -19,22 +42,73 @@ impl std::fmt::Display for ReportText {
     }
 }
 
-/// Writes the page of `pipeline`'s report stage to `out`, with the timings of every stage.
+/// Computes and lays out the report of `data`. Without `timings` the page's bytes depend on the
+/// data alone.
 ///
 /// # Errors
-/// `Usage` when the pipeline has no finished report stage, `TryAgain` when `out` cannot be written.
+/// As [`Summary::new`].
+pub fn render(data: &Data, timings: Option<&[StageTiming]>) -> Result<Report> {
+    let summary = Summary::new(data)?;
+    let figures = curves::figures(&data.runs)?;
+    Ok(Report { html: page::page(data, &summary, &figures, timings), summary })
+}
+
+/// Writes the page of run `pipeline` to `out`, with the timings of every stage, and returns the
+/// result tables. What it covers is what the run's report stage does; without a finished one, all
+/// scores and training runs so far.
+///
+/// # Errors
+/// `Usage` when the run has no scores, `TryAgain` when `out` cannot be written.
 pub async fn write(store: &Store, pipeline: &str, out: &Path) -> Result<ReportText> {
+    let mut stages = Vec::new();
     for (_, stage) in store.names().await?.into_iter().filter(|(run, _)| run == pipeline) {
         let Some(id) = store.get_ref(pipeline, &stage).await? else { continue };
-        let Some(artifact) = Artifact::open(store, &id).await? else { continue };
-        if artifact.manifest.kind == "report" {
-            let page = artifact.read("report.html").await?;
-            std::fs::write(out, page)
-                .map_err(|e| Error::try_again(format!("{}: {e}", out.display())))?;
-            return Ok(ReportText(String::new()));
+        if let Some(artifact) = Artifact::open(store, &id).await? {
+            stages.push((stage, artifact));
         }
     }
-    Err(Error::usage(format!(
-        "run `{pipeline}` has no finished report stage; `triad status` lists its stages"
-    )))
+    let data = collect(store, pipeline, &stages).await?;
+    stages.sort_by_key(|(_, artifact)| artifact.manifest.producer.started);
+    let timings: Vec<_> =
+        stages.iter().map(|(stage, found)| StageTiming::new(stage, &found.manifest)).collect();
+    let report = render(&data, Some(&timings))?;
+    std::fs::write(out, &report.html)
+        .map_err(|e| Error::try_again(format!("{}: {e}", out.display())))?;
+    Ok(ReportText(text::text(&report.summary)))
+}
+
+async fn collect(store: &Store, pipeline: &str, stages: &[(String, Artifact)]) -> Result<Data> {
+    if let Some((_, report)) = stages.iter().find(|(_, found)| found.manifest.kind == "report") {
+        let identity = &report.manifest.identity;
+        let spec = serde_json::from_value(identity["params"].clone())
+            .map_err(|e| Error::data(format!("report {}: {e}", report.manifest.id.short())))?;
+        let scores = inputs(store, &identity["inputs"]["scores"]).await?;
+        let runs = inputs(store, &identity["inputs"]["runs"]).await?;
+        return Data::read(spec, &scores, &runs).await;
+    }
+    let of = |test: &dyn Fn(&Artifact) -> bool| {
+        stages.iter().filter(|(_, found)| test(found)).cloned().collect::<Vec<_>>()
+    };
+    let scores = of(&|found| found.manifest.kind == "scores");
+    if scores.is_empty() {
+        return Err(Error::usage(format!(
+            "run `{pipeline}` has no scores to report; `triad status` lists its stages"
+        )));
+    }
+    let runs = of(&|found| found.manifest.datasets.contains_key("metrics"));
+    let spec = Spec { title: pipeline.into(), samples: 1, ..Spec::default() };
+    Data::read(spec, &scores, &runs).await
+}
+
+/// The artifacts of one port of a manifest's identity: `{name: id}`.
+async fn inputs(store: &Store, port: &serde_json::Value) -> Result<Vec<(String, Artifact)>> {
+    let mut found = Vec::new();
+    for (name, id) in port.as_object().into_iter().flatten() {
+        let id = ArtifactId::try_from(id.as_str().unwrap_or_default().to_string())?;
+        let artifact = Artifact::open(store, &id).await?.ok_or_else(|| {
+            Error::data(format!("artifact {} (`{name}`) is gone; run the pipeline again", id.short()))
+        })?;
+        found.push((name.clone(), artifact));
+    }
+    Ok(found)
 }
