@@ -13,6 +13,8 @@ mod progress;
 mod query;
 mod report;
 mod run;
+#[cfg(feature = "torch")]
+mod sample;
 mod show;
 mod signals;
 mod status;
@@ -35,6 +37,7 @@ struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Global options")]
 struct Globals {
     /// Where artifacts live: a path, file:///…, s3://bucket/prefix, memory://
     #[arg(long, global = true, env = environment::STORE, default_value = "./triad-store")]
@@ -74,6 +77,9 @@ enum Command {
     Get(get::Get),
     /// Query datasets with SQL
     Query(query::Query),
+    /// Try a model: continue a prompt
+    #[cfg(feature = "torch")]
+    Sample(sample::Sample),
     /// Write a run's report as HTML and print its result table
     Report(report::Report),
     /// Print a completion script for a shell
@@ -135,6 +141,8 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Show(command) => command.execute(globals).await,
             Command::Get(command) => command.execute(globals).await,
             Command::Query(command) => command.execute(globals).await,
+            #[cfg(feature = "torch")]
+            Command::Sample(command) => command.execute(globals).await,
             Command::Report(command) => command.execute(globals).await,
             Command::Completions(command) => command.execute(),
         }

@@ -55,7 +55,7 @@ pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOption
 /// Must precede the first tensor.
 pub(super) fn set_threads(globals: &Globals) {
     #[cfg(feature = "torch")]
-    tch::set_num_threads(globals.threads.into());
+    crate::model::set_threads(globals.threads.into());
     #[cfg(not(feature = "torch"))]
     let _ = globals.threads;
 }
