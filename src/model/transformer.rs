@@ -187,15 +187,10 @@ impl Transformer {
             let qkv = rms_norm(&x, &block.input_norm, eps)?
                 .f_linear(&block.qkv, Some(&block.qkv_bias))?
                 .f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
-            let both = heads + kv_heads;
-            let turned = rotate(&qkv.f_narrow(2, 0, both)?, cos, sin)?; // (B, T, H + KV, D)
-            let attended = attend(
-                layer,
-                &turned.f_narrow(2, 0, heads)?,
-                &turned.f_narrow(2, heads, kv_heads)?,
-                &qkv.f_narrow(2, both, kv_heads)?,
-            )?
-            .f_reshape([batch * length, heads * width])?; // (B * T, H * D)
+            let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
+            let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
+            let attended = attend(layer, &q, &k, &v)?;
+            let attended = attended.f_reshape([batch * length, heads * width])?; // (B * T, H * D)
             x = x.f_addmm(&attended, &block.output.f_transpose(0, 1)?)?;
             let gate_up =
                 rms_norm(&x, &block.mlp_norm, eps)?.f_linear(&block.gate_up, None::<&Tensor>)?;
@@ -268,9 +263,17 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
     Ok(x.f_mul(&scale)?.f_mul(weight)?)
 }
 
+/// Two parts of a dimension. Split, not narrowed: the gradients of the parts are then joined by one
+/// copy instead of added up in zeros.
+fn split(tensor: &Tensor, sizes: [i64; 2], dim: i64) -> Result<[Tensor; 2]> {
+    let parts = tensor.f_split_with_sizes(sizes, dim)?;
+    parts.try_into().map_err(|_| Error::defect("split into other than two parts"))
+}
+
 /// silu(gate) * up of (..., 2I) -> (..., I)
 pub(super) fn gated(gate_up: &Tensor, inner: i64) -> Result<Tensor> {
-    Ok(gate_up.f_narrow(-1, 0, inner)?.f_silu()?.f_mul(&gate_up.f_narrow(-1, inner, inner)?)?)
+    let [gate, up] = split(gate_up, [inner, inner], -1)?;
+    Ok(gate.f_silu()?.f_mul(&up)?)
 }
 
 /// Cosines and signed sines of the rotary angles at positions 0..length, each (length, 1, D).
