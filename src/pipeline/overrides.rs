@@ -1,5 +1,7 @@
 //! `--set stage.key=value`: one parameter changed from the command line.
 
+use std::path::Path;
+
 use super::nearest::hint;
 use super::parse::{RawPipeline, RawStage};
 use super::yaml::{Key, Node, Place, Tree};
@@ -25,7 +27,8 @@ pub(super) fn apply(
             let hint = hint(stage, names.iter().map(String::as_str));
             return Err(fail(format!("no stage `{stage}`{hint}")));
         };
-        let value = Node::parse_override(set, value)?;
+        let mut value = Node::parse_override(set, value)?;
+        value.read_files(&raw.file, Path::new(""))?;
         if parent(&mut found.params, path).is_err() {
             with_defaults(found, kinds);
         }
@@ -64,7 +67,7 @@ fn parent<'a>(node: &'a mut Node, path: &str) -> Result<&'a mut Node, String> {
                     .and_then(|i| items.get_mut(i))
                     .ok_or(format!("no item `{part}` in a list of {len}; items count from 0"))
             }
-            Tree::Scalar(_) => Err(format!("nothing lies below `{part}`")),
+            Tree::Scalar(_) | Tree::File(_) => Err(format!("nothing lies below `{part}`")),
         };
         node = found?;
     }
@@ -92,6 +95,7 @@ fn insert(root: &mut Node, path: &str, value: Node, place: &Place) -> Result<(),
             }
             Ok(())
         }
+        Tree::File(value) => Err(format!("`{value}` has no parameter `{last}`")),
         Tree::Scalar(value) => Err(format!("`{value}` has no parameter `{last}`")),
     }
 }

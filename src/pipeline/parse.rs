@@ -1,5 +1,7 @@
 //! The raw pipeline file: known keys, right shapes, nothing looked up yet.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::nearest::hint;
@@ -40,7 +42,8 @@ impl RawPipeline {
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<RawPipeline> {
-    let root = Node::parse(file, text)?;
+    let mut root = Node::parse(file, text)?;
+    root.read_files(file, Path::new(file).parent().unwrap_or(Path::new("")))?;
     let fail = |place: &Place, message: String| {
         Err(Error::usage(format!("{}: {message}", place.of(file))))
     };
@@ -170,7 +173,7 @@ fn ports(file: &str, stage: &str, node: Node) -> Result<Vec<RawPort>> {
                         })
                         .collect::<Result<_>>()?,
                 ),
-                Tree::Scalar(_) => Wires::One(text_of(file, &key, &node)?),
+                Tree::Scalar(_) | Tree::File(_) => Wires::One(text_of(file, &key, &node)?),
             };
             Ok(RawPort { key, wires })
         })

@@ -209,9 +209,7 @@ fn mistakes_are_named_with_their_line() {
 fn cycles_are_shown() {
     let text = GOOD.replace("{notes: [a, b]}", "{notes: {x: a, y: c}}")
         + "  c: {job: note, params: {text: x}, inputs: {notes: both}}\n";
-    insta::assert_snapshot!(message(&text, &[]), @r#"
-    toy.yaml:9: stage `both`: its inputs lead back to itself: both <- c <- both; remove one of these inputs
-    "#);
+    insta::assert_snapshot!(message(&text, &[]), @"toy.yaml:9: stage `both`: its inputs lead back to itself: both <- c <- both; remove one of these inputs");
 }
 
 #[test]
@@ -254,6 +252,20 @@ fn names_of_stages_are_outside_identities_where_a_port_takes_one() {
     assert_ne!(before.stages[2].id, after.stages[2].id);
     let after = parse(&GOOD.replace("{gpus: 0, memory: 1G}", "{gpus: 4}"), &[]).unwrap();
     assert_eq!(before.stages[3].id, after.stages[3].id);
+}
+
+#[test]
+fn a_parameter_may_be_the_text_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("first.sql"), "SELECT 1\n").unwrap();
+    let file = folder.path().join("toy.yaml").display().to_string();
+    let load = |text: &str| Pipeline::parse(&file, text, &[], KINDS);
+    let pipeline = load(&GOOD.replace("text: first", "text: !file first.sql")).unwrap();
+    assert_eq!(pipeline.stages[0].params["text"], "SELECT 1\n");
+    for (text, expected) in [("!file gone.sql", "gone.sql"), ("!include first.sql", "!include")] {
+        let error = load(&GOOD.replace("first", text)).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("{file}:5: ")) && error.contains(expected), "{error}");
+    }
 }
 
 #[derive(Default)]

@@ -1,10 +1,11 @@
 //! A YAML document as a tree in which every key and value knows its line.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, Tagged};
 
 use crate::{Error, Result};
 
@@ -45,6 +46,8 @@ pub(super) enum Tree {
     Scalar(Value),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
+    /// `!file path`, until [`Node::read_files`] puts the file's text here.
+    File(String),
 }
 
 impl Node {
@@ -64,6 +67,27 @@ impl Node {
         })
     }
 
+    /// Puts the text of each `!file path` in its place; `path` is relative to `folder`.
+    pub fn read_files(&mut self, file: &str, folder: &Path) -> Result<()> {
+        match &mut self.tree {
+            Tree::Scalar(_) => Ok(()),
+            Tree::List(items) => {
+                items.iter_mut().try_for_each(|item| item.read_files(file, folder))
+            }
+            Tree::Map(entries) => {
+                entries.iter_mut().try_for_each(|(_, value)| value.read_files(file, folder))
+            }
+            Tree::File(path) => {
+                let path = folder.join(path);
+                let text = std::fs::read_to_string(&path).map_err(|e| {
+                    Error::usage(format!("{}: file `{}`: {e}", self.place.of(file), path.display()))
+                })?;
+                self.tree = Tree::Scalar(text.into());
+                Ok(())
+            }
+        }
+    }
+
     /// Reads the value of a `--set`; everything in it is placed at that flag.
     pub fn parse_override(set: &str, text: &str) -> Result<Self> {
         let place = format!("--set {set}");
@@ -75,7 +99,7 @@ impl Node {
     fn replace_place(&mut self, place: &Place) {
         self.place = place.clone();
         match &mut self.tree {
-            Tree::Scalar(_) => {}
+            Tree::Scalar(_) | Tree::File(_) => {}
             Tree::List(items) => items.iter_mut().for_each(|item| item.replace_place(place)),
             Tree::Map(entries) => {
                 for (key, value) in entries {
@@ -90,6 +114,7 @@ impl Node {
     pub fn to_json(&self) -> Value {
         match &self.tree {
             Tree::Scalar(value) => value.clone(),
+            Tree::File(path) => path.clone().into(),
             Tree::List(items) => items.iter().map(Self::to_json).collect(),
             Tree::Map(entries) => Value::Object(
                 entries.iter().map(|(key, value)| (key.name.clone(), value.to_json())).collect(),
@@ -125,6 +150,7 @@ impl Node {
         match &self.tree {
             Tree::Scalar(Value::Null) => "nothing".into(),
             Tree::Scalar(value) => format!("`{value}`"),
+            Tree::File(path) => format!("the file `{path}`"),
             Tree::List(_) => "a list".into(),
             Tree::Map(_) => "a map".into(),
         }
@@ -133,7 +159,7 @@ impl Node {
     /// The place of the key `name` anywhere below, in order of the file.
     pub fn find_key(&self, name: &str) -> Option<&Place> {
         match &self.tree {
-            Tree::Scalar(_) => None,
+            Tree::Scalar(_) | Tree::File(_) => None,
             Tree::List(items) => items.iter().find_map(|item| item.find_key(name)),
             Tree::Map(entries) => entries.iter().find_map(|(key, value)| {
                 if key.name == name { Some(&key.place) } else { value.find_key(name) }
@@ -148,6 +174,7 @@ impl Node {
         };
         match &self.tree {
             Tree::Scalar(value) => out.push((path.to_string(), value, &self.place)),
+            Tree::File(_) => {}
             Tree::List(items) => {
                 for (i, item) in items.iter().enumerate() {
                     item.scalars(&below(&i.to_string()), out);
@@ -162,8 +189,20 @@ impl Node {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Tree>::deserialize(deserializer)?;
-        Ok(Self { place: line_of(&spanned), tree: spanned.value })
+        let spanned = Spanned::<Tagged<Tree>>::deserialize(deserializer)?;
+        let place = line_of(&spanned);
+        let tree = match spanned.value {
+            Tagged(Tree::Scalar(Value::String(path)), Some(tag)) if tag == "!file" => {
+                Tree::File(path)
+            }
+            Tagged(_, Some(tag)) if tag.starts_with('!') => {
+                return Err(serde::de::Error::custom(format!(
+                    "unknown tag `{tag}`; there is only `!file PATH`, for a file's text"
+                )));
+            }
+            Tagged(tree, _) => tree,
+        };
+        Ok(Self { place, tree })
     }
 }
 
