@@ -5,9 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
+use tokenizers::SplitDelimiterBehavior;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::normalizers::unicode::NFC;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 
 use crate::{Error, Result};
 
@@ -15,6 +19,13 @@ use crate::{Error, Result};
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 /// End of text (also the padding), and the two chat marks. Dropped from decoded text.
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
+/// How Qwen2 cuts text before the merges: contractions, words, single digits, punctuation, spaces.
+/// transformers assumes it of every model with this architecture, whatever `tokenizer.json` says.
+const PATTERN: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
 /// A Hugging Face tokenizer. Cheap to clone.
 #[derive(Clone)]
@@ -35,7 +46,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Trains a byte-level BPE of at most `vocab_size` tokens: the 256 bytes, merges learnt from
+    /// Trains a byte-level BPE as Qwen2's, of at most `vocab_size` tokens: the 256 bytes, merges learnt from
     /// `texts`, then the response tags and the special tokens. 263 leaves no merges: one token a
     /// byte. The order of `texts` does not matter.
     pub fn train(texts: impl Iterator<Item = String>, vocab_size: usize) -> Result<Self> {
@@ -47,7 +58,12 @@ impl Tokenizer {
             )));
         }
         let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
-        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        let pattern = SplitPattern::Regex(PATTERN.into());
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+            .map_err(|e| Error::defect(format!("tokenizer pattern: {e}")))?;
+        let parts = vec![split.into(), ByteLevel::new(false, false, false).into()];
+        tokenizer.with_normalizer(Some(NFC));
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(parts)));
         tokenizer.with_decoder(Some(ByteLevel::new(true, true, true)));
         let trainer = BpeTrainer::builder()
             .show_progress(false)
@@ -75,7 +91,7 @@ impl Tokenizer {
             "clean_up_tokenization_spaces": false,
             "eos_token": SPECIAL[0],
             "pad_token": SPECIAL[0],
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            "tokenizer_class": "Qwen2Tokenizer",
         });
         match settings {
             Value::Object(settings) => Self::new(bytes, settings),
