@@ -1,2 +1,5 @@
 //! The one integration-test binary: a module per subject.
 mod store;
+mod store_faults;
+mod store_s3;
+mod toy;

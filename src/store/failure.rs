@@ -79,17 +79,22 @@ impl Store {
             }
             _ => {}
         }
+        let denied = matches!(
+            code,
+            Some(
+                "AccessDenied"
+                    | "SignatureDoesNotMatch"
+                    | "InvalidAccessKeyId"
+                    | "InvalidToken"
+                    | "ExpiredToken"
+            )
+        );
         match error {
             Cause::NotFound { .. } => return Error::data(format!("{place}: no such object")),
             Cause::PermissionDenied { .. } | Cause::Unauthenticated { .. } => {
-                return Error::usage(format!(
-                    "{place}: access denied{}{}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
-                     AWS_SESSION_TOKEN and what they may do in this bucket (profiles are not \
-                     read: `aws configure export-credentials --format env`)",
-                    code.map(|code| format!(" ({code})")).unwrap_or_default(),
-                    self.at_endpoint(),
-                ));
+                return self.denied(&place, code);
             }
+            _ if denied => return self.denied(&place, code),
             _ => {}
         }
         if text.contains("redirect without LOCATION") {
@@ -121,7 +126,8 @@ impl Store {
             }
             _ => {}
         }
-        if self.answered() || self.url().scheme() != "s3" {
+        let replied = self.answered() || text.contains("status code");
+        if replied || self.url().scheme() != "s3" {
             return Error::try_again(format!("{place}: {}", one_line(error)));
         }
         Error::try_again(format!(
@@ -129,6 +135,16 @@ impl Store {
              same command again",
             self.at_endpoint(),
             root(error)
+        ))
+    }
+
+    fn denied(&self, place: &str, code: Option<&str>) -> Error {
+        Error::usage(format!(
+            "{place}: access denied{}{}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
+             AWS_SESSION_TOKEN and what they may do in this bucket (profiles are not read: \
+             `aws configure export-credentials --format env`)",
+            code.map(|code| format!(" ({code})")).unwrap_or_default(),
+            self.at_endpoint(),
         ))
     }
 }
