@@ -4,6 +4,8 @@ mod parquet_io;
 #[doc(hidden)]
 pub mod row;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use parquet_io::{decode_parquet, encode_parquet, read_batches};
 pub use row::{Column, Row};
