@@ -200,3 +200,6 @@ fn conform<R: Row>(planned: &SchemaRef, found: &[RecordBatch]) -> Result<RecordB
         .collect::<Result<Vec<_>>>()?;
     RecordBatch::try_from_iter_with_nullable(columns).map_err(Error::defect)
 }
+
+#[cfg(test)]
+mod tests;

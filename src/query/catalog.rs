@@ -22,9 +22,9 @@ use crate::store::{Artifact, Key, Store};
 use crate::{Error, Result, dataset};
 
 /// The session's own catalog, where two-part names are looked up.
-const HOME: &str = "store";
+pub(super) const HOME: &str = "store";
 /// Where one-part names are looked up.
-const BARE: &str = "bare";
+pub(super) const BARE: &str = "bare";
 /// Manifests read at the same time.
 const READS: usize = 16;
 

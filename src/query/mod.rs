@@ -18,6 +18,8 @@ mod output;
 mod select;
 mod system;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::{Catalog, query};
 pub use output::{Format, write_results};

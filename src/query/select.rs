@@ -11,7 +11,7 @@ use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 
-use super::catalog::quoted;
+use super::catalog::{BARE, HOME, quoted};
 use super::failure::explain;
 use crate::{Error, Result};
 
@@ -75,7 +75,9 @@ struct Session {
 
 impl Session {
     fn new(tables: Vec<(&str, Vec<RecordBatch>)>) -> Result<Self> {
-        let config = SessionConfig::new().with_target_partitions(1);
+        let config = SessionConfig::new()
+            .with_target_partitions(1)
+            .with_default_catalog_and_schema(HOME, BARE);
         let context = SessionContext::new_with_config(config);
         let names = tables
             .iter()
@@ -91,9 +93,7 @@ impl Session {
                 Some((schema, table)) => TableReference::partial(schema, table),
                 None => TableReference::bare(name),
             };
-            if let (Some(schema), Some(catalog)) =
-                (reference.schema(), context.catalog("datafusion"))
-            {
+            if let (Some(schema), Some(catalog)) = (reference.schema(), context.catalog(HOME)) {
                 if catalog.schema(schema).is_none() {
                     let tables = Arc::new(MemorySchemaProvider::new());
                     catalog.register_schema(schema, tables).map_err(Error::defect)?;

@@ -165,13 +165,12 @@ fn comparisons(summary: &Summary) -> Markup {
             h3 { (mode.label) }
             div.scroll { table {
                 thead { tr {
-                    th { "model" } th { "against" } th { "on" } th.n { "difference" }
-                    th.n { "95% interval" } th { } th { "verdict" }
+                    th { "comparison" } th.n { "points" } th.n { "95% interval" } th { } th { "verdict" }
                 } }
                 tbody {
                     @for row in summary.comparisons.iter().filter(|c| c.mode == mode.name) {
                         tr {
-                            th { (row.model) } td { (row.against) } td { (row.sets.join(", ")) }
+                            th { (row.model) " − " (row.against) small { "on " (list(&row.sets)) } }
                             td.n { (points(row.difference.mean)) }
                             td.n { (points(row.difference.low)) " to " (points(row.difference.high)) }
                             td { (whisker(row, reach)) }
@@ -220,7 +219,7 @@ fn levels(summary: &Summary) -> Markup {
                 thead {
                     tr {
                         th rowspan="2" { "model" }
-                        @for (set, levels) in &columns { th.n colspan=(levels.len()) { (set) } }
+                        @for (set, levels) in &columns { th.group colspan=(levels.len()) { (set) } }
                     }
                     tr {
                         @for (_, levels) in &columns {
