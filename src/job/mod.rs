@@ -4,9 +4,22 @@
 //! it reaches the asynchronous store through [`Context::wait`].
 
 mod context;
+mod demonstrate;
 mod driver;
+mod evaluate;
 mod filter;
+mod generate;
+mod import_checkpoint;
+mod init;
+mod merge;
+mod models;
 mod report;
+mod rl;
+mod rollout;
+mod sft;
+#[cfg(feature = "torch")]
+mod train;
+mod verify;
 
 pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
 pub use driver::{Outcome, Run, identity, run};
@@ -16,6 +29,24 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Error, Result};
+
+/// Rows in one part of a dataset. Parts are the unit of sharding, so their size is fixed.
+const PART_ROWS: usize = 4096;
+
+/// Runs an expression that needs libtorch, or says that this build has none.
+macro_rules! with_torch {
+    ($context:ident, $run:expr) => {{
+        #[cfg(feature = "torch")]
+        let result = $run;
+        #[cfg(not(feature = "torch"))]
+        let result = {
+            let _ = $context;
+            Err(crate::Error::usage("this build of triad has no libtorch (feature `torch`)"))
+        };
+        result
+    }};
+}
+use with_torch;
 
 /// How many artifacts a port takes. Each is given as `name: stage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +92,20 @@ pub trait Job: Sync {
 
 /// Every job kind.
 pub fn kinds() -> &'static [&'static dyn Job] {
-    &[&filter::Filter, &report::Report]
+    &[
+        &generate::Generate,
+        &import_checkpoint::ImportCheckpoint,
+        &init::Init,
+        &demonstrate::Demonstrate,
+        &sft::Sft,
+        &rl::Rl,
+        &rollout::RolloutJob,
+        &verify::Verify,
+        &merge::Merge,
+        &evaluate::Evaluate,
+        &filter::Filter,
+        &report::Report,
+    ]
 }
 
 /// The job kind called `name`.

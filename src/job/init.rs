@@ -1,0 +1,87 @@
+//! `init`: a tokenizer trained on texts and a model with random weights.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Arity, Context, Job, Port, resolve_as};
+use crate::checkpoint::{Checkpoint, ModelConfig, Tokenizer, random_weights};
+use crate::dataset::Example;
+use crate::{Error, Result};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    #[serde(default)]
+    seed: u64,
+    /// Tokens of the tokenizer, its 256 bytes and 7 special ones included.
+    vocab_size: usize,
+    hidden_size: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    intermediate_size: usize,
+    /// Longest sequence, tokens.
+    context: usize,
+}
+
+pub struct Init;
+
+impl Job for Init {
+    fn name(&self) -> &'static str {
+        "init"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn ports(&self) -> &'static [Port] {
+        &[Port { name: "texts", accepts: &["examples"], arity: Arity::Many }]
+    }
+    fn output(&self) -> &'static str {
+        "checkpoint"
+    }
+
+    fn resolve(&self, raw: &Value) -> Result<Value> {
+        let params = resolve_as::<Spec>(raw)?;
+        let spec: Spec = serde_json::from_value(params.clone()).map_err(Error::defect)?;
+        if spec.heads == 0 || !spec.hidden_size.is_multiple_of(2 * spec.heads) {
+            return Err(Error::usage(format!(
+                "hidden_size {} must be an even multiple of heads {}",
+                spec.hidden_size, spec.heads
+            )));
+        }
+        if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) {
+            return Err(Error::usage(format!(
+                "heads {} must be a multiple of kv_heads {}",
+                spec.heads, spec.kv_heads
+            )));
+        }
+        Ok(params)
+    }
+
+    fn run(&self, context: &mut Context) -> Result<()> {
+        let spec: Spec = context.spec()?;
+        let mut texts = Vec::new();
+        for input in context.inputs("texts") {
+            texts.extend(
+                context
+                    .read::<Example>(&input.artifact)?
+                    .into_iter()
+                    .map(|example| example.prompt + &example.response),
+            );
+        }
+        let tokenizer = Tokenizer::train(texts.into_iter(), spec.vocab_size)?;
+        // Rows beyond the tokenizer's ids, as in published models: a multiple of 8 is faster.
+        let config = ModelConfig::qwen2(
+            tokenizer.size().next_multiple_of(8),
+            spec.hidden_size,
+            spec.layers,
+            spec.heads,
+            spec.kv_heads,
+            spec.intermediate_size,
+            spec.context,
+            tokenizer.eos(),
+        );
+        let weights = random_weights(&config, spec.seed)?;
+        context.write_checkpoint(&Checkpoint { config, tokenizer, weights })
+    }
+}

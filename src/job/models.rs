@@ -1,0 +1,25 @@
+//! Checkpoints as inputs and outputs of a job.
+
+use super::Context;
+use crate::Result;
+use crate::checkpoint::Checkpoint;
+use crate::store::Artifact;
+
+impl Context {
+    /// Reads a checkpoint artifact.
+    pub fn checkpoint(&self, artifact: &Artifact) -> Result<Checkpoint> {
+        Checkpoint::from_objects(|path| self.wait(artifact.read(path)))
+            .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
+    }
+
+    /// Writes a checkpoint as the Hugging Face folder that the artifact consists of.
+    pub fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        for (path, bytes) in checkpoint.objects()? {
+            self.write_object(&path, bytes)?;
+        }
+        let parameters: usize =
+            checkpoint.weights.values().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+        self.summarize("parameters", parameters as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! `rl`: on-policy reinforcement learning with verified rewards, all in one process.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Arity, Context, Job, Port, resolve_as};
+use crate::advantage::Algorithm;
+use crate::reward::Rule;
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    #[serde(default)]
+    pub seed: u64,
+    pub algorithm: Algorithm,
+    pub reward: Rule,
+    /// Levels in order, each for a number of iterations, each with a fresh optimizer.
+    pub curriculum: Vec<Lesson>,
+    /// Prompts in an iteration.
+    pub prompts: usize,
+    /// Responses to each prompt.
+    pub samples: usize,
+    #[serde(default = "one")]
+    pub temperature: f64,
+    pub max_new_tokens: usize,
+    pub learning_rate: f64,
+    #[serde(default)]
+    pub kl: Kl,
+    #[serde(default)]
+    pub clip: Clip,
+    /// How token losses become one number.
+    #[serde(default)]
+    pub aggregation: Aggregation,
+    /// Optimizer steps on each iteration's responses.
+    #[serde(default = "one_update")]
+    pub updates: usize,
+    /// Coefficient of the entropy bonus.
+    #[serde(default)]
+    pub entropy: f64,
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Gradient norm above which gradients are scaled down.
+    #[serde(default = "one")]
+    pub max_gradient_norm: f64,
+    /// SQL over `rollouts` and `verdicts` (one iteration's) that names the responses to learn
+    /// from, as columns task_id and sample. All of them when absent.
+    #[serde(default)]
+    pub select: Option<String>,
+    /// Iterations between checkpoints.
+    #[serde(default = "ten")]
+    pub checkpoint_every: usize,
+    /// Data type of the saved weights.
+    #[serde(default)]
+    pub dtype: crate::checkpoint::Dtype,
+}
+
+/// A level of the curriculum.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lesson {
+    pub level: u32,
+    /// RL iterations at this level.
+    pub steps: usize,
+}
+
+/// The KL term to the frozen reference, a part of the loss.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Kl {
+    pub kind: KlKind,
+    pub coefficient: f64,
+}
+
+impl Default for Kl {
+    fn default() -> Self {
+        Self { kind: KlKind::K3, coefficient: 0.001 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum KlKind {
+    K1,
+    K2,
+    K3,
+}
+
+/// The range of the probability ratio: [1 - low, 1 + high].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Clip {
+    pub low: f64,
+    pub high: f64,
+    /// Bound of the loss at negative advantages (dual clip), e.g. 3.
+    pub dual: Option<f64>,
+}
+
+impl Default for Clip {
+    fn default() -> Self {
+        Self { low: 0.2, high: 0.2, dual: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Aggregation {
+    /// Sum over all tokens of the batch / their number (DAPO).
+    #[default]
+    TokenMean,
+    /// Mean over each response's tokens, then over responses (GRPO).
+    SeqMeanTokenMean,
+    /// Sum over tokens / (responses x max_new_tokens) (Dr. GRPO).
+    SeqMeanTokenSumNorm,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn one_update() -> usize {
+    1
+}
+
+fn ten() -> usize {
+    10
+}
+
+pub struct Rl;
+
+impl Job for Rl {
+    fn name(&self) -> &'static str {
+        "rl"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn ports(&self) -> &'static [Port] {
+        &[
+            Port { name: "base", accepts: &["checkpoint"], arity: Arity::One },
+            Port { name: "tasks", accepts: &["tasks"], arity: Arity::One },
+            Port { name: "reference", accepts: &["checkpoint"], arity: Arity::Optional },
+        ]
+    }
+    fn output(&self) -> &'static str {
+        "checkpoint"
+    }
+
+    fn resolve(&self, raw: &Value) -> Result<Value> {
+        let params = resolve_as::<Spec>(raw)?;
+        let spec: Spec = serde_json::from_value(params.clone()).map_err(Error::defect)?;
+        for (name, value) in
+            [("prompts", spec.prompts), ("samples", spec.samples), ("updates", spec.updates)]
+        {
+            if value == 0 {
+                return Err(Error::usage(format!("{name} 0: at least 1 is needed")));
+            }
+        }
+        if spec.temperature <= 0.0 {
+            return Err(Error::usage(format!(
+                "temperature {}: RL samples, so it must be above 0",
+                spec.temperature
+            )));
+        }
+        Ok(params)
+    }
+
+    fn run(&self, context: &mut Context) -> Result<()> {
+        super::with_torch!(context, super::train::rl::run(context))
+    }
+}

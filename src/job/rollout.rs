@@ -1,0 +1,65 @@
+//! `rollout`: responses sampled from a checkpoint.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Arity, Context, Job, Port, resolve_as};
+use crate::Result;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    #[serde(default)]
+    pub seed: u64,
+    /// Responses to each task.
+    pub samples: u32,
+    /// 0 takes the likeliest token.
+    pub temperature: f64,
+    #[serde(default = "one")]
+    pub top_p: f64,
+    pub max_new_tokens: usize,
+    /// Tasks sampled together in one batch, and written as one part: what a shard consists of.
+    #[serde(default = "block")]
+    pub block: usize,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn block() -> usize {
+    64
+}
+
+pub struct RolloutJob;
+
+impl Job for RolloutJob {
+    fn name(&self) -> &'static str {
+        "rollout"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn ports(&self) -> &'static [Port] {
+        &[
+            Port { name: "checkpoint", accepts: &["checkpoint"], arity: Arity::One },
+            Port { name: "tasks", accepts: &["tasks"], arity: Arity::One },
+        ]
+    }
+    fn output(&self) -> &'static str {
+        "rollouts"
+    }
+    fn shardable(&self) -> bool {
+        true
+    }
+    fn resolve(&self, raw: &Value) -> Result<Value> {
+        let params = resolve_as::<Spec>(raw)?;
+        if params["block"] == 0 {
+            return Err(crate::Error::usage("block 0: at least 1 is needed"));
+        }
+        Ok(params)
+    }
+    fn run(&self, context: &mut Context) -> Result<()> {
+        super::with_torch!(context, super::train::rollout::run(context))
+    }
+}

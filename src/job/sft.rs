@@ -1,0 +1,67 @@
+//! `sft`: supervised fine-tuning on examples, the loss on the response only.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Arity, Context, Job, Port, resolve_as};
+use crate::Result;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Examples in a step.
+    pub batch: usize,
+    pub learning_rate: f64,
+    /// Steps of linear warm-up; a cosine to a tenth follows.
+    #[serde(default)]
+    pub warmup: usize,
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Gradient norm above which gradients are scaled down.
+    #[serde(default = "one")]
+    pub clip: f64,
+    /// Steps between checkpoints.
+    #[serde(default = "hundred")]
+    pub checkpoint_every: usize,
+    /// Data type of the saved weights.
+    #[serde(default)]
+    pub dtype: crate::checkpoint::Dtype,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn hundred() -> usize {
+    100
+}
+
+pub struct Sft;
+
+impl Job for Sft {
+    fn name(&self) -> &'static str {
+        "sft"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn ports(&self) -> &'static [Port] {
+        &[
+            Port { name: "base", accepts: &["checkpoint"], arity: Arity::One },
+            Port { name: "examples", accepts: &["examples"], arity: Arity::Many },
+        ]
+    }
+    fn output(&self) -> &'static str {
+        "checkpoint"
+    }
+    fn resolve(&self, raw: &Value) -> Result<Value> {
+        resolve_as::<Spec>(raw)
+    }
+    fn run(&self, context: &mut Context) -> Result<()> {
+        super::with_torch!(context, super::train::sft::run(context))
+    }
+}

@@ -1,0 +1,70 @@
+//! What a training run saves so that another process continues it bit for bit.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Dtype, Weights, decode_safetensors, encode_safetensors};
+use crate::dataset::Metric;
+use crate::job::Context;
+use crate::model::{AdamW, Transformer};
+use crate::{Error, Result};
+
+/// A committed checkpoint inside a run: f32 weights, optimizer moments, metrics so far.
+pub struct Saved {
+    pub step: usize,
+    pub weights: Weights,
+    pub optimizer: Weights,
+    pub progress: Progress,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Progress {
+    /// Updates made by the optimizer whose moments are saved.
+    pub updates: i64,
+    pub metrics: Vec<Metric>,
+}
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const PROGRESS: &str = "progress.json";
+
+/// Commits the state after `step`.
+pub fn save(
+    context: &mut Context,
+    step: usize,
+    model: &Transformer,
+    optimizer: &AdamW,
+    metrics: &[Metric],
+) -> Result<()> {
+    let (moments, updates) = optimizer.state()?;
+    let progress = Progress { updates, metrics: metrics.to_vec() };
+    context.commit_step(
+        step as u64,
+        vec![
+            (MODEL.into(), encode_safetensors(&model.weights(Dtype::F32)?)?),
+            (OPTIMIZER.into(), encode_safetensors(&moments)?),
+            (PROGRESS.into(), serde_json::to_vec(&progress).map_err(Error::defect)?.into()),
+        ],
+    )
+}
+
+/// The newest committed state, if an earlier attempt left one.
+pub fn resume(context: &mut Context) -> Result<Option<Saved>> {
+    let Some((step, objects)) = context.resume()? else { return Ok(None) };
+    let object = |name: &str| -> Result<Bytes> {
+        objects
+            .iter()
+            .find(|(path, _)| path == name)
+            .map(|(_, bytes)| bytes.clone())
+            .ok_or_else(|| Error::data(format!("checkpoint of step {step} has no `{name}`")))
+    };
+    let progress = serde_json::from_slice(&object(PROGRESS)?)
+        .map_err(|e| Error::data(format!("checkpoint of step {step}: {PROGRESS}: {e}")))?;
+    tracing::info!(stage = context.progress.stage, step, "continuing from a checkpoint");
+    Ok(Some(Saved {
+        step: step as usize,
+        weights: decode_safetensors(object(MODEL)?)?,
+        optimizer: decode_safetensors(object(OPTIMIZER)?)?,
+        progress,
+    }))
+}
