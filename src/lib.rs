@@ -24,8 +24,12 @@ pub mod entropy;
 pub mod store;
 pub mod dataset;
 pub mod checkpoint;
+pub mod task;
+pub mod reward;
+pub mod advantage;
 #[cfg(feature = "torch")]
 pub mod model;
+pub mod merge;
 pub mod query;
 pub mod report;
 pub mod job;

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// How a tensor's numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    #[default]
     F32,
     Bf16,
     F16,

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Context, Job, PART_ROWS, Port, resolve_as};
-use crate::Result;
+use super::{Context, Job, PART_ROWS, Port, parse};
 use crate::task::{self, Family, Level, Split};
+use crate::{Error, Result};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +36,11 @@ impl Job for Generate {
         true
     }
     fn resolve(&self, raw: &Value) -> Result<Value> {
-        resolve_as::<Spec>(raw)
+        let mut spec: Spec = parse(raw)?;
+        for level in &mut spec.levels {
+            *level = task::resolve(spec.family, level)?;
+        }
+        serde_json::to_value(spec).map_err(Error::defect)
     }
 
     /// Every shard draws the whole dataset, because a duplicate may stand in any other part, and

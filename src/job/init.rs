@@ -1,10 +1,10 @@
 //! `init`: a tokenizer trained on texts and a model with random weights.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Arity, Context, Job, Port, resolve_as};
-use crate::checkpoint::{Checkpoint, ModelConfig, Tokenizer, random_weights};
+use super::{Arity, Context, Job, Port, parse};
+use crate::checkpoint::{Checkpoint, ModelConfig, Tokenizer, init_weights};
 use crate::dataset::Example;
 use crate::{Error, Result};
 
@@ -41,8 +41,7 @@ impl Job for Init {
     }
 
     fn resolve(&self, raw: &Value) -> Result<Value> {
-        let params = resolve_as::<Spec>(raw)?;
-        let spec: Spec = serde_json::from_value(params.clone()).map_err(Error::defect)?;
+        let spec: Spec = parse(raw)?;
         if spec.heads == 0 || !spec.hidden_size.is_multiple_of(2 * spec.heads) {
             return Err(Error::usage(format!(
                 "hidden_size {} must be an even multiple of heads {}",
@@ -55,7 +54,7 @@ impl Job for Init {
                 spec.heads, spec.kv_heads
             )));
         }
-        Ok(params)
+        serde_json::to_value(spec).map_err(Error::defect)
     }
 
     fn run(&self, context: &mut Context) -> Result<()> {
@@ -71,17 +70,18 @@ impl Job for Init {
         }
         let tokenizer = Tokenizer::train(texts.into_iter(), spec.vocab_size)?;
         // Rows beyond the tokenizer's ids, as in published models: a multiple of 8 is faster.
-        let config = ModelConfig::qwen2(
-            tokenizer.size().next_multiple_of(8),
-            spec.hidden_size,
-            spec.layers,
-            spec.heads,
-            spec.kv_heads,
-            spec.intermediate_size,
-            spec.context,
-            tokenizer.eos(),
-        );
-        let weights = random_weights(&config, spec.seed)?;
+        let config = json!({
+            "vocab_size": tokenizer.size().next_multiple_of(8),
+            "hidden_size": spec.hidden_size,
+            "num_hidden_layers": spec.layers,
+            "num_attention_heads": spec.heads,
+            "num_key_value_heads": spec.kv_heads,
+            "intermediate_size": spec.intermediate_size,
+            "max_position_embeddings": spec.context,
+            "tie_word_embeddings": true,
+        });
+        let config: ModelConfig = serde_json::from_value(config).map_err(Error::defect)?;
+        let weights = init_weights(&config, spec.seed)?;
         context.write_checkpoint(&Checkpoint { config, tokenizer, weights })
     }
 }

@@ -116,8 +116,12 @@ pub fn kind(name: &str) -> Result<&'static dyn Job> {
     })
 }
 
-/// `resolve` for a spec struct: serde checks it (unknown keys rejected) and fills in defaults.
+/// The spec struct of raw parameters: serde checks them, unknown keys are rejected.
+fn parse<S: DeserializeOwned>(raw: &Value) -> Result<S> {
+    serde_json::from_value(raw.clone()).map_err(Error::usage)
+}
+
+/// `resolve` for a spec struct that needs no further checks: defaults are filled in.
 fn resolve_as<S: Serialize + DeserializeOwned>(raw: &Value) -> Result<Value> {
-    let spec: S = serde_json::from_value(raw.clone()).map_err(Error::usage)?;
-    serde_json::to_value(spec).map_err(Error::defect)
+    serde_json::to_value(parse::<S>(raw)?).map_err(Error::defect)
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Arity, Context, Job, Port, resolve_as};
+use super::{Arity, Context, Job, Port, parse};
 use crate::advantage::Algorithm;
 use crate::reward::Rule;
 use crate::{Error, Result};
@@ -147,8 +147,7 @@ impl Job for Rl {
     }
 
     fn resolve(&self, raw: &Value) -> Result<Value> {
-        let params = resolve_as::<Spec>(raw)?;
-        let spec: Spec = serde_json::from_value(params.clone()).map_err(Error::defect)?;
+        let spec: Spec = parse(raw)?;
         for (name, value) in
             [("prompts", spec.prompts), ("samples", spec.samples), ("updates", spec.updates)]
         {
@@ -162,7 +161,7 @@ impl Job for Rl {
                 spec.temperature
             )));
         }
-        Ok(params)
+        serde_json::to_value(spec).map_err(Error::defect)
     }
 
     fn run(&self, context: &mut Context) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::dataset::{Metric, Rollout, Row, Task, Verdict};
 use crate::job::Context;
 use crate::job::rl::Spec;
 use crate::job::verify::verdict;
-use crate::model::{self, AdamW, Sampling, Transformer};
+use crate::model::{self, AdamW, AdamWSettings, Sampling, Transformer};
 use crate::{Error, Result, query};
 
 pub fn run(context: &mut Context) -> Result<()> {
@@ -39,10 +39,11 @@ pub fn run(context: &mut Context) -> Result<()> {
         true,
     )?;
     let reference = Transformer::load(&config, &reference, device, false)?;
-    let mut optimizer = AdamW::new(policy.parameters(), spec.weight_decay)?;
+    let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
+    let mut optimizer = AdamW::new(policy.parameters(), settings)?;
     if let Some(saved) = saved {
-        optimizer.restore(&saved.optimizer, saved.progress.updates)?;
-        metrics = saved.progress.metrics;
+        optimizer.restore(&saved.optimizer)?;
+        metrics = saved.metrics;
     }
 
     let run_id = context.id.to_string();
@@ -51,7 +52,7 @@ pub fn run(context: &mut Context) -> Result<()> {
     while let Some(iteration) = curriculum.iteration(index) {
         let step = index as u32 + 1;
         if iteration.fresh && index > 0 {
-            optimizer = AdamW::new(policy.parameters(), spec.weight_decay)?;
+            optimizer = AdamW::new(policy.parameters(), settings)?;
         }
         let clock = Instant::now();
         let chosen: Vec<(u64, &Task)> = iteration
@@ -142,7 +143,7 @@ fn select(
         ("verdicts", vec![Verdict::encode(verdicts)?]),
     ];
     let mut chosen = std::collections::HashSet::new();
-    for batch in query::select(sql, tables, context.runtime())? {
+    for batch in query::select(sql, tables, &context.runtime)? {
         let (tasks, samples) = keys(&batch).ok_or_else(|| {
             Error::usage("`select` must give the columns task_id and sample of `rollouts`")
         })?;

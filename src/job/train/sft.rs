@@ -11,7 +11,7 @@ use crate::dataset::{Example, Metric};
 use crate::entropy::Stream;
 use crate::job::Context;
 use crate::job::sft::Spec;
-use crate::model::{self, AdamW, Transformer};
+use crate::model::{self, AdamW, AdamWSettings, Transformer};
 use crate::{Error, Result};
 
 /// Steps whose losses are averaged into one metric.
@@ -37,10 +37,11 @@ pub fn run(context: &mut Context) -> Result<()> {
         device,
         true,
     )?;
-    let mut optimizer = AdamW::new(policy.parameters(), spec.weight_decay)?;
+    let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
+    let mut optimizer = AdamW::new(policy.parameters(), settings)?;
     if let Some(saved) = saved {
-        optimizer.restore(&saved.optimizer, saved.progress.updates)?;
-        metrics = saved.progress.metrics;
+        optimizer.restore(&saved.optimizer)?;
+        metrics = saved.metrics;
     }
 
     let mut order = Order::new(spec.seed, examples.len());
@@ -61,7 +62,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         let rows: Vec<usize> = (0..sequences.len()).collect();
         for batch in micro_batches(&sequences, &rows, device) {
             let loss = -batch.logprobs(&policy, 1.0)?.sum(Kind::Float) / tokens as f64;
-            loss.f_backward().map_err(Error::defect)?;
+            loss.f_backward()?;
             total += loss.double_value(&[]);
         }
         if !total.is_finite() {
@@ -72,6 +73,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             )));
         }
         optimizer.step(rate(&spec, step), spec.clip)?;
+        optimizer.zero_grad();
         trained += sequences.iter().map(|s| s.prompt.len() + s.response.len()).sum::<usize>();
         window.push(total);
         let done = step + 1;

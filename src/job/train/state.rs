@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Dtype, Weights, decode_safetensors, encode_safetensors};
 use crate::dataset::Metric;
 use crate::job::Context;
-use crate::model::{AdamW, Transformer};
+use crate::model::{AdamW, AdamWState, Transformer};
 use crate::{Error, Result};
 
 /// A committed checkpoint inside a run: f32 weights, optimizer moments, metrics so far.
 pub struct Saved {
     pub step: usize,
     pub weights: Weights,
-    pub optimizer: Weights,
-    pub progress: Progress,
+    pub optimizer: AdamWState,
+    pub metrics: Vec<Metric>,
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct Progress {
+struct Progress {
     /// Updates made by the optimizer whose moments are saved.
-    pub updates: i64,
-    pub metrics: Vec<Metric>,
+    updates: u64,
+    metrics: Vec<Metric>,
 }
 
 const MODEL: &str = "model.safetensors";
@@ -36,7 +36,7 @@ pub fn save(
     optimizer: &AdamW,
     metrics: &[Metric],
 ) -> Result<()> {
-    let (moments, updates) = optimizer.state()?;
+    let AdamWState { moments, step: updates } = optimizer.state()?;
     let progress = Progress { updates, metrics: metrics.to_vec() };
     context.commit_step(
         step as u64,
@@ -58,13 +58,13 @@ pub fn resume(context: &mut Context) -> Result<Option<Saved>> {
             .map(|(_, bytes)| bytes.clone())
             .ok_or_else(|| Error::data(format!("checkpoint of step {step} has no `{name}`")))
     };
-    let progress = serde_json::from_slice(&object(PROGRESS)?)
+    let Progress { updates, metrics } = serde_json::from_slice(&object(PROGRESS)?)
         .map_err(|e| Error::data(format!("checkpoint of step {step}: {PROGRESS}: {e}")))?;
     tracing::info!(stage = context.progress.stage, step, "continuing from a checkpoint");
     Ok(Some(Saved {
         step: step as usize,
         weights: decode_safetensors(object(MODEL)?)?,
-        optimizer: decode_safetensors(object(OPTIMIZER)?)?,
-        progress,
+        optimizer: AdamWState { moments: decode_safetensors(object(OPTIMIZER)?)?, step: updates },
+        metrics,
     }))
 }

@@ -1,8 +1,8 @@
 //! The policy update of one RL iteration.
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, no_grad};
 
-use super::batch::{MicroBatch, Sequence, micro_batches};
+use super::batch::{Sequence, micro_batches};
 use crate::advantage::advantages;
 use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Verdict};
@@ -67,6 +67,13 @@ pub fn update(
     batch: &Batch,
     device: Device,
 ) -> Result<Vec<(&'static str, f64)>> {
+    let aggregation = match spec.aggregation {
+        Aggregation::TokenMean => loss::Aggregation::TokenMean,
+        Aggregation::SeqMeanTokenMean => loss::Aggregation::SeqMeanTokenMean,
+        Aggregation::SeqMeanTokenSumNorm => {
+            loss::Aggregation::SeqMeanTokenSumNorm(spec.max_new_tokens as f64)
+        }
+    };
     let mut sums = Sums::default();
     let mut order: Vec<usize> = (0..batch.sequences.len()).collect();
     if spec.updates > 1 {
@@ -74,31 +81,26 @@ pub fn update(
     }
     let size = order.len().div_ceil(spec.updates).max(1);
     for (number, rows) in order.chunks(size).enumerate() {
-        let tokens: usize = rows.iter().map(|&row| batch.sequences[row].response.len()).sum();
+        let lengths: Vec<usize> =
+            rows.iter().map(|&row| batch.sequences[row].response.len()).collect();
+        let mut weights = vec![0.0; batch.sequences.len()];
+        for (&row, weight) in rows.iter().zip(aggregation.weights(&lengths)) {
+            weights[row] = weight;
+        }
         for micro in micro_batches(&batch.sequences, rows, device) {
-            let scale = weights(spec, &micro, batch, rows.len(), tokens);
             let logits = micro.logits(policy)?; // (N, V)
             let logp = loss::token_logprobs(&logits, &micro.targets, spec.temperature)?; // (N)
             let old = micro.gather(&batch.logprobs);
             let advantage = micro.per_token(&batch.advantages);
-            let mut token_loss = loss::policy_loss(
-                &logp,
-                &old,
-                &advantage,
-                spec.clip.low,
-                spec.clip.high,
-                spec.clip.dual,
-            )?;
-            let kl_of = |logp: &Tensor, reference: &Tensor| {
-                let kind = match spec.kl.kind {
-                    KlKind::K1 => loss::Kl::K1,
-                    KlKind::K2 => loss::Kl::K2,
-                    KlKind::K3 => loss::Kl::K3,
-                };
-                loss::kl(kind, logp, reference)
+            let clip = loss::Clip { low: spec.clip.low, high: spec.clip.high, dual: spec.clip.dual };
+            let mut token_loss = loss::policy_loss(&logp, &old, &advantage, None, clip)?;
+            let kind = match spec.kl.kind {
+                KlKind::K1 => loss::Kl::K1,
+                KlKind::K2 => loss::Kl::K2,
+                KlKind::K3 => loss::Kl::K3,
             };
             let logp_reference = no_grad(|| micro.logprobs(reference, spec.temperature))?;
-            let kl = kl_of(&logp, &logp_reference)?;
+            let kl = loss::kl(kind, &logp, &logp_reference)?;
             if spec.kl.coefficient != 0.0 {
                 token_loss = token_loss + &kl * spec.kl.coefficient;
             }
@@ -109,8 +111,8 @@ pub fn update(
                 token_loss = token_loss - &entropy * spec.entropy;
                 entropy
             };
-            let total = (&token_loss * &scale).sum(Kind::Float);
-            total.f_backward().map_err(Error::defect)?;
+            let total = (&token_loss * micro.per_token(&weights)).sum(Kind::Float);
+            total.f_backward()?;
             sums.loss += total.double_value(&[]);
             sums.kl += kl.sum(Kind::Double).double_value(&[]);
             sums.entropy += entropy.sum(Kind::Double).double_value(&[]);
@@ -128,23 +130,10 @@ pub fn update(
             )));
         }
         sums.grad_norm += optimizer.step(spec.learning_rate, spec.max_gradient_norm)?;
+        optimizer.zero_grad();
         sums.updates += 1.0;
     }
     Ok(sums.metrics())
-}
-
-/// What each token's loss counts: (N), summing to 1 over an update's tokens (for Dr. GRPO: to
-/// their share of responses x max_new_tokens).
-fn weights(spec: &Spec, micro: &MicroBatch, batch: &Batch, rows: usize, tokens: usize) -> Tensor {
-    let of_row = |row: usize| match spec.aggregation {
-        Aggregation::TokenMean => 1.0 / tokens as f64,
-        Aggregation::SeqMeanTokenMean => {
-            1.0 / (rows as f64 * batch.sequences[row].response.len() as f64)
-        }
-        Aggregation::SeqMeanTokenSumNorm => 1.0 / (rows as f64 * spec.max_new_tokens as f64),
-    };
-    let all: Vec<f64> = (0..batch.sequences.len()).map(of_row).collect();
-    micro.per_token(&all)
 }
 
 #[derive(Default)]
