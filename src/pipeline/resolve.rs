@@ -238,11 +238,12 @@ fn locate(raw: &RawPipeline, stage: &RawStage, node: &Node, what: &str, message:
     Error::usage(format!("{}: {what}{path}: {message}", raw.at(&place, &stage.key.name)))
 }
 
-/// The key a message names, or else the only scalar whose value it names.
+/// The key a message names in quotes, or else the only scalar whose value it names, or else the
+/// first key that is a word of it.
 fn place_of(node: &Node, message: &str, quoted: &[&str]) -> Option<(Place, String)> {
-    let named = quoted.first().and_then(|name| node.find_key(name));
-    if let Some(place) = named {
-        return Some((place.clone(), String::new()));
+    let key = |name: &str| node.find_key(name).map(|place| (place.clone(), String::new()));
+    if let Some(found) = quoted.first().and_then(|name| key(name)) {
+        return Some(found);
     }
     let mut scalars = Vec::new();
     node.scalars("", &mut scalars);
@@ -255,7 +256,7 @@ fn place_of(node: &Node, message: &str, quoted: &[&str]) -> Option<(Place, Strin
     });
     match (hits.next(), hits.next()) {
         (Some((path, _, place)), None) => Some((place.clone(), path)),
-        _ => None,
+        _ => message.split(|c: char| !c.is_alphanumeric() && c != '_').find_map(key),
     }
 }
 
