@@ -1,4 +1,6 @@
 //! The one integration-test binary: a module per subject.
+mod published;
+mod query;
 mod store;
 mod store_faults;
 mod store_s3;

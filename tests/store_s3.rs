@@ -123,6 +123,7 @@ impl Server {
 async fn s3_store() {
     conformance(&server().store("s3://triad/some/prefix", &[])).await;
     conformance(&server().store("s3://triad/other%20prefix/", &[])).await;
+    crate::query::conformance(&server().store("s3://triad/query", &[])).await;
 }
 
 #[tokio::test]

@@ -46,3 +46,6 @@ impl Job for Report {
         context.write_object("summary.json", json.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

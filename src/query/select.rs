@@ -93,11 +93,11 @@ impl Session {
                 Some((schema, table)) => TableReference::partial(schema, table),
                 None => TableReference::bare(name),
             };
-            if let (Some(schema), Some(catalog)) = (reference.schema(), context.catalog(HOME)) {
-                if catalog.schema(schema).is_none() {
-                    let tables = Arc::new(MemorySchemaProvider::new());
-                    catalog.register_schema(schema, tables).map_err(Error::defect)?;
-                }
+            if let (Some(schema), Some(catalog)) = (reference.schema(), context.catalog(HOME))
+                && catalog.schema(schema).is_none()
+            {
+                let tables = Arc::new(MemorySchemaProvider::new());
+                catalog.register_schema(schema, tables).map_err(Error::defect)?;
             }
             context.register_table(reference, Arc::new(table)).map_err(Error::defect)?;
         }
