@@ -23,4 +23,4 @@ exec .tools/seaweedfs/bin/weed -logtostderr=true -v=0 mini -dir="$folder" \
     -master.port=$((port + 2)) -master.port.grpc=$((port + 3)) \
     -volume.port=$((port + 4)) -volume.port.grpc=$((port + 5)) \
     -filer.port=$((port + 6)) -filer.port.grpc=$((port + 7)) \
-    -admin.port=$((port + 8)) -admin.port.grpc=$((port + 9)) 2>"$folder/log"
+    -admin.port=$((port + 8)) -admin.port.grpc=$((port + 9)) >"$folder/log" 2>&1

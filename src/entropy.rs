@@ -10,13 +10,15 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// A name that no other attempt at the same artifact has: time, process and a counter, hashed.
+/// A name that no other attempt at the same artifact has: the operating system's randomness (which
+/// seeds every hash map), time, process and a counter, hashed.
 pub fn attempt_name() -> String {
+    use std::hash::{BuildHasher, RandomState};
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let host = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let seed = format!(
-        "{}/{}/{}/{host}",
+        "{:x}/{}/{}/{}",
+        RandomState::new().hash_one(0),
         now().timestamp_nanos_opt().unwrap_or_default(),
         std::process::id(),
         COUNTER.fetch_add(1, Ordering::Relaxed),

@@ -11,7 +11,7 @@
 //! error  id  entropy    errors with their exit codes; typed ids; the one clock and the counter-based RNG
 //! store                 object storage: open, keys, manifests, commit
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
-//! task  reward          per task family: generate, certify, check; the reward rule
+//! task  reward  advantage  per task family: generate, certify, check; the reward rule; advantages
 //! model                 libtorch: transformer, sampler, losses, optimizer (feature `torch`)
 //! merge  query  report  parameter-space methods; DataFusion over committed artifacts; result pages
 //! job                   one file per job kind, and the driver they share
