@@ -15,10 +15,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The modules of each layer, lowest first, as the `Layout` section of `lib.rs` lists them.
 fn layers(lib: &str) -> Vec<Vec<&str>> {
-    let modules: Vec<_> = lib
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
-        .collect();
+    let modules: Vec<_> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
     let layout = lib.split_once("# Layout").unwrap().1.split("```").nth(1).unwrap();
     let layers: Vec<Vec<_>> = layout
         .lines()
