@@ -48,7 +48,10 @@ impl std::fmt::Display for ReportText {
 /// # Errors
 /// As [`Summary::new`].
 pub fn render(data: &Data, timings: Option<&[StageTiming]>) -> Result<Report> {
-    let summary = Summary::new(data)?;
+    lay_out(data, Summary::new(data)?, timings)
+}
+
+fn lay_out(data: &Data, summary: Summary, timings: Option<&[StageTiming]>) -> Result<Report> {
     let figures = curves::figures(&data.runs)?;
     Ok(Report { html: page::page(data, &summary, &figures, timings), summary })
 }
@@ -67,24 +70,33 @@ pub async fn write(store: &Store, pipeline: &str, out: &Path) -> Result<ReportTe
             stages.push((stage, artifact));
         }
     }
-    let data = collect(store, pipeline, &stages).await?;
+    let (data, summary) = collect(store, pipeline, &stages).await?;
     stages.sort_by_key(|(_, artifact)| artifact.manifest.producer.started);
     let timings: Vec<_> =
         stages.iter().map(|(stage, found)| StageTiming::new(stage, &found.manifest)).collect();
-    let report = render(&data, Some(&timings))?;
+    let report = match summary {
+        Some(summary) => lay_out(&data, summary, Some(&timings))?,
+        None => render(&data, Some(&timings))?,
+    };
     std::fs::write(out, &report.html)
         .map_err(|e| Error::try_again(format!("{}: {e}", out.display())))?;
     Ok(ReportText(text::text(&report.summary)))
 }
 
-async fn collect(store: &Store, pipeline: &str, stages: &[(String, Artifact)]) -> Result<Data> {
+/// What the run's report covers, and its numbers when a report stage has computed them.
+async fn collect(
+    store: &Store,
+    pipeline: &str,
+    stages: &[(String, Artifact)],
+) -> Result<(Data, Option<Summary>)> {
     if let Some((_, report)) = stages.iter().find(|(_, found)| found.manifest.kind == "report") {
         let identity = &report.manifest.identity;
-        let spec = serde_json::from_value(identity["params"].clone())
-            .map_err(|e| Error::data(format!("report {}: {e}", report.manifest.id.short())))?;
+        let wrong = |e| Error::data(format!("report {}: {e}", report.manifest.id.short()));
+        let spec = serde_json::from_value(identity["params"].clone()).map_err(wrong)?;
+        let summary = serde_json::from_slice(&report.read("summary.json").await?).map_err(wrong)?;
         let scores = inputs(store, &identity["inputs"]["scores"]).await?;
         let runs = inputs(store, &identity["inputs"]["runs"]).await?;
-        return Data::read(spec, &scores, &runs).await;
+        return Ok((Data::read(spec, &scores, &runs).await?, Some(summary)));
     }
     let of = |test: &dyn Fn(&Artifact) -> bool| {
         stages.iter().filter(|(_, found)| test(found)).cloned().collect::<Vec<_>>()
@@ -97,7 +109,7 @@ async fn collect(store: &Store, pipeline: &str, stages: &[(String, Artifact)]) -
     }
     let runs = of(&|found| found.manifest.datasets.contains_key("metrics"));
     let spec = Spec { title: pipeline.into(), samples: 1, ..Spec::default() };
-    Data::read(spec, &scores, &runs).await
+    Ok((Data::read(spec, &scores, &runs).await?, None))
 }
 
 /// The artifacts of one port of a manifest's identity: `{name: id}`.

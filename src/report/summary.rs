@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::data::{Comparison, Data, Model};
 use super::statistics::{Estimate, bootstrap_difference, bootstrap_mean, mean, oracle, pass_at_k};
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub const ORACLE: &str = "oracle ensemble";
 
 /// Everything in numbers, as in `summary.json`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Summary {
     pub title: String,
     /// Task sets, the families first.
@@ -26,7 +26,7 @@ pub struct Summary {
 }
 
 /// A way of answering.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mode {
     /// `greedy` or `sampled`, as in the scores.
     pub name: String,
@@ -36,7 +36,7 @@ pub struct Mode {
 }
 
 /// One model's accuracy in one mode.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Accuracy {
     pub model: String,
     pub mode: String,
@@ -49,18 +49,19 @@ pub struct Accuracy {
 }
 
 /// A paired difference in accuracy.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Difference {
     pub model: String,
     pub against: String,
     pub sets: Vec<String>,
     pub mode: String,
     pub difference: Estimate,
-    pub verdict: &'static str,
+    /// `better`, `worse` or `no difference shown`: whether the interval excludes 0.
+    pub verdict: String,
 }
 
 /// One model's accuracy on one set by level, in the sampled mode where there is one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Levels {
     pub model: String,
     pub set: String,
@@ -69,7 +70,7 @@ pub struct Levels {
 }
 
 /// How one model's sampled responses are, as means over the families.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Responses {
     pub model: String,
     /// (k, pass@k).
@@ -342,7 +343,8 @@ fn comparisons(
                     Some(true) => "better",
                     Some(false) => "worse",
                     None => "no difference shown",
-                },
+                }
+                .into(),
             });
         }
     }

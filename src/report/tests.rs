@@ -95,7 +95,7 @@ fn differences_are_put_in_words() {
     let summary = Summary::new(&data()).unwrap();
     let verdict = |model: &str| {
         let row = summary.comparisons.iter().find(|c| c.model == model && c.mode == "sampled");
-        row.unwrap().verdict
+        row.unwrap().verdict.as_str()
     };
     assert_eq!(verdict("deduction"), "better");
     assert_eq!(verdict("induction"), "no difference shown");

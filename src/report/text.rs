@@ -47,7 +47,7 @@ pub fn text(summary: &Summary) -> String {
                 row.mode.clone(),
                 format!("{:+.1}", 100.0 * mean),
                 format!("{:+.1} to {:+.1}", 100.0 * low, 100.0 * high),
-                row.verdict.into(),
+                row.verdict.clone(),
             ]);
         }
         align(&mut table, 4..6);
