@@ -1,7 +1,9 @@
 //! The one integration-test binary: a module per subject.
+mod cli;
+mod layers;
+mod program;
 mod published;
 mod query;
-mod layers;
 mod store;
 mod store_faults;
 mod store_s3;

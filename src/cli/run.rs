@@ -71,10 +71,13 @@ impl Run {
         let ends = pipeline::run(&store, &pipeline, &options).await?;
         if ends.iter().all(|end| matches!(end.ending, Ending::Found(_))) {
             let upto = options.until.map(|stage| format!(" up to `{stage}`")).unwrap_or_default();
+            let (count, verb) = match ends.len() {
+                1 => ("the one stage".to_string(), "is"),
+                count => (format!("all {count} stages"), "are"),
+            };
+            let name = &pipeline.name;
             return output::line(format!(
-                "Nothing to do: all {} stages of `{}`{upto} are committed",
-                ends.len(),
-                pipeline.name
+                "Nothing to do: {count} of `{name}`{upto} {verb} committed"
             ));
         }
         table(&pipeline, &ends).print(false)?;

@@ -1,0 +1,309 @@
+//! What a user sees of the commands: output, errors, exit codes.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::program::{failure, run, stdout};
+
+const TASKS: &str = "\
+pipeline: small
+stages:
+  tasks:
+    job: generate
+    params:
+      family: arithmetic
+      split: train
+      levels:
+        - {level: 1, count: 40}
+  few:
+    job: filter
+    params:
+      sql: SELECT * FROM tasks ORDER BY task_id LIMIT 5
+      output: tasks
+    inputs: {tables: [tasks]}
+";
+
+/// A folder with `small.yaml`.
+fn folder(pipeline: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("small.yaml"), pipeline).unwrap();
+    dir
+}
+
+/// Ids replaced: they change with the version of a job.
+fn redacted(text: &str) -> String {
+    text.lines()
+        .map(|line| {
+            line.split(' ')
+                .map(|word| {
+                    let bare = word.trim_matches(['(', ')']);
+                    let hex = bare.len() >= 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+                    if hex { word.replace(bare, "[id]") } else { word.to_string() }
+                })
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn every_pipeline_of_the_project_plans() {
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let mut planned = 0;
+    for entry in std::fs::read_dir(&jobs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let file = path.display().to_string();
+            let plan = stdout(root, &["plan", &file, "--store", "memory://"]);
+            assert!(plan.contains("never run"), "{plan}");
+            planned += 1;
+        }
+    }
+    assert!(planned > 0);
+}
+
+#[test]
+fn a_run_is_found_again_listed_shown_and_downloaded() {
+    let dir = folder(TASKS);
+    let triad = |args: &[&str]| stdout(dir.path(), args);
+    insta::assert_snapshot!(redacted(&triad(&["plan", "small.yaml"])), @r#"
+    stage  job       state      id            why
+    tasks  generate  would run  [id]  never run
+    few    filter    would run  [id]  never run
+    2 of 2 stages would run
+    "#);
+    let table = triad(&["run", "small.yaml"]);
+    assert_eq!(table.matches("committed").count(), 2, "{table}");
+    assert_eq!(
+        triad(&["run", "small.yaml"]),
+        "Nothing to do: all 2 stages of `small` are committed\n"
+    );
+    assert_eq!(
+        triad(&["run", "small.yaml", "--until", "tasks"]),
+        "Nothing to do: the one stage of `small` up to `tasks` is committed\n"
+    );
+    insta::assert_snapshot!(
+        redacted(&triad(&["plan", "small.yaml", "--set", "tasks.seed=2"])), @r#"
+    stage  job       state      id            why
+    tasks  generate  would run  [id]  params.seed: 0 -> 2
+    few    filter    would run  [id]  input tables.tasks: changed
+    2 of 2 stages would run
+    "#);
+
+    let status: serde_json::Value =
+        serde_json::from_str(&triad(&["status", "small.yaml", "--json"])).unwrap();
+    assert_eq!(status[0]["stage"], "tasks");
+    assert_eq!(status[0]["rows"], 40);
+    assert_eq!(status[1]["rows"], 5);
+    assert!(triad(&["status"]).contains("small     few"));
+    let list: serde_json::Value = serde_json::from_str(&triad(&["ls", "--json"])).unwrap();
+    let id = list[0]["id"].as_str().unwrap();
+    assert_eq!(list[0]["names"], "small/tasks");
+
+    let shown = triad(&["show", &id[..8]]);
+    for part in ["job       generate version 1", "param     split: \"train\"", "prompt Utf8"] {
+        assert!(shown.contains(part), "no `{part}` in\n{shown}");
+    }
+    assert_eq!(shown, triad(&["show", "tasks"]));
+    assert_eq!(shown, triad(&["show", "small/tasks"]));
+    let manifest: serde_json::Value =
+        serde_json::from_str(&triad(&["show", "few", "--json"])).unwrap();
+    assert_eq!(manifest["identity"]["inputs"]["tables"]["tasks"], id);
+
+    triad(&["get", "few", "out"]);
+    assert!(dir.path().join("out/tasks/00000.parquet").is_file());
+    assert_eq!(
+        failure(dir.path(), &["get", "few", "out"]),
+        "64: error: folder `out` is not empty; give a new one"
+    );
+    let count = triad(&["query", "SELECT count(*) AS n FROM small.tasks", "--format", "csv"]);
+    assert_eq!(count, "n\n40\n");
+}
+
+#[test]
+fn mistakes_on_the_command_line_exit_with_64() {
+    let dir = folder(TASKS);
+    stdout(dir.path(), &["run", "small.yaml", "--until", "tasks"]);
+    let cases: &[&[&str]] = &[
+        &["run", "gone.yaml"],
+        &["run", "small.yaml", "--until", "task"],
+        &["run", "small.yaml", "--set", "tasks.sede=2"],
+        &["job", "small.yaml", "few", "--shard", "1/2"],
+        &["status", "smal"],
+        &["show", "task"],
+        &["show", "small/task"],
+        &["show", "abcdef"],
+        &["show", "tasks", "--dataset", "task"],
+        &["report", "smal", "--out", "x.html"],
+        &["sample", "tasks"],
+        &["--store", "ftp://host/x", "ls"],
+    ];
+    let found = cases.iter().map(|args| redacted(&failure(dir.path(), args)));
+    let found: Vec<String> = found.collect();
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    64: error: pipeline file `gone.yaml`: No such file or directory (os error 2)
+    64: error: no stage `task` in small.yaml; did you mean `tasks`?
+    64: error: --set tasks.sede=2: stage `tasks`: params: unknown field `sede`; did you mean `seed`?
+    64: error: stage `few`: job `filter` takes no shards; leave `--shard` out
+    64: error: no run of a pipeline `smal`; did you mean `small`?
+    64: error: no artifact `task`: neither a stage nor 6 or more digits of an id; did you mean `tasks`?
+    64: error: no artifact `small/task`; did you mean `small/tasks`?
+    64: error: no artifact id begins with `abcdef`; `triad ls` lists them
+    64: error: no dataset `task`; did you mean `tasks`?
+    64: error: run `smal` has no scores to report; `triad status` lists its stages
+    64: error: `tasks` ([id]) is no checkpoint but tasks; `triad ls` lists the checkpoints
+    64: error: store `ftp://host/x`: `ftp` is none of file, s3, memory
+    "#);
+    for args in [
+        &["run"][..],
+        &["run", "small.yaml", "--workers", "0"],
+        &["job", "small.yaml", "few", "--shard", "0/2"],
+    ] {
+        assert_eq!(run(dir.path(), args).status.code(), Some(64), "{args:?}");
+    }
+    assert_eq!(run(dir.path(), &["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn mistakes_in_the_file_commit_nothing() {
+    let cases = [
+        ("split: train", "splits: train"),
+        ("split: train", "split: training"),
+        ("count: 40", "count: many"),
+        ("    inputs: {tables: [tasks]}\n", ""),
+        ("tables: [tasks]", "tables: [few]"),
+        ("tables: [tasks]", "table: tasks"),
+        ("ORDER BY task_id ", ""),
+        ("job: filter", "job: merge"),
+    ];
+    let mut found = Vec::new();
+    for (from, to) in cases {
+        assert!(TASKS.contains(from));
+        let dir = folder(&TASKS.replace(from, to));
+        found.push(failure(dir.path(), &["run", "small.yaml"]));
+        assert!(!dir.path().join("triad-store/artifacts").exists(), "{from} -> {to}");
+    }
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    64: error: small.yaml:7: stage `tasks`: params: unknown field `splits`; did you mean `split`?
+    64: error: small.yaml:7: stage `tasks`: params.split: unknown variant `training`; there are train, validation, heldout
+    64: error: small.yaml:9: stage `tasks`: params.levels.0.count: invalid type: string "many", expected usize
+    64: error: small.yaml:10: stage `few`: missing input `tables`; job `filter` needs a stage that makes tasks or examples or rollouts or verdicts or scores or checkpoint
+    64: error: small.yaml:10: stage `few`: its inputs lead back to itself: few <- few; remove one of these inputs
+    64: error: small.yaml:15: stage `few`: job `filter` has no input `table`; did you mean `tables`?
+    64: error: small.yaml:13: stage `few`: params: sql: no ORDER BY at the query's end; the rows' order must not be left open
+    64: error: small.yaml:14: stage `few`: params: unknown field `output`; there are method, weights, normalize, dtype
+    "#);
+}
+
+#[test]
+fn shards_make_the_same_artifact_as_one_process() {
+    let whole = folder(TASKS);
+    stdout(whole.path(), &["job", "small.yaml", "tasks"]);
+    let parts = folder(TASKS);
+    for shard in ["2/3", "3/3"] {
+        let said = stdout(parts.path(), &["job", "small.yaml", "tasks", "--shard", shard]);
+        assert!(said.ends_with("shard committed, others are missing\n"), "{said}");
+    }
+    assert!(failure(parts.path(), &["show", "tasks"]).starts_with("64: "));
+    let said = stdout(parts.path(), &["job", "small.yaml", "tasks", "--shard", "1/3"]);
+    assert!(said.ends_with(" committed\n"), "{said}");
+    let objects = |dir: &Path| {
+        let shown = stdout(dir, &["show", "tasks", "--json"]);
+        let manifest: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let objects = manifest["objects"].as_array().unwrap().clone();
+        objects.iter().map(|object| object["digest"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(objects(whole.path()), objects(parts.path()));
+}
+
+#[test]
+fn a_damaged_object_is_named_and_nothing_is_made_from_it() {
+    let dir = folder(TASKS);
+    stdout(dir.path(), &["run", "small.yaml", "--until", "tasks"]);
+    let shown = stdout(dir.path(), &["show", "tasks", "--json"]);
+    let manifest: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let object = &manifest["objects"][0];
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_string();
+    let path = dir.path().join(format!(
+        "triad-store/artifacts/{}/data/{}/{}",
+        text(&manifest["id"]),
+        text(&object["attempt"]),
+        text(&object["path"])
+    ));
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    for args in [&["run", "small.yaml"][..], &["get", "tasks", "out"]] {
+        let error = failure(dir.path(), args);
+        assert!(error.starts_with("65: ") && error.contains("digest"), "{error}");
+        assert!(error.contains(&text(&object["path"])), "{error}");
+    }
+    bytes.truncate(10);
+    std::fs::write(&path, bytes).unwrap();
+    let error = failure(dir.path(), &["run", "small.yaml"]);
+    assert!(error.starts_with("65: ") && error.contains("10 bytes"), "{error}");
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(dir.path(), &["ls", "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_store_out_of_reach_is_worth_another_try() {
+    let dir = folder(TASKS);
+    let output = crate::program::command(dir.path(), &["ls", "--store", "s3://bucket/x"])
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_REGION", "us-east-1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(75));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("127.0.0.1:9"), "{error}");
+}
+
+/// A model of random weights whose tokenizer has a token for each byte.
+#[cfg(feature = "torch")]
+fn checkpoint(folder: &Path) {
+    use triad::checkpoint::{Checkpoint, ModelConfig, Tokenizer, init_weights};
+    let tokenizer = Tokenizer::train(["abc".to_string()].into_iter(), 263).unwrap();
+    let config = serde_json::json!({"vocab_size": tokenizer.size(), "hidden_size": 16,
+        "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "max_position_embeddings": 64, "tie_word_embeddings": true});
+    let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
+    let weights = init_weights(&config, 1).unwrap();
+    Checkpoint { config, tokenizer, weights }.to_folder(folder).unwrap();
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn a_local_checkpoint_can_be_sampled_and_a_broken_one_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    checkpoint(&folder);
+    let sample = |seed: &str| {
+        let more = ["--temperature", "1", "--max-new-tokens", "8", "--seed", seed];
+        stdout(dir.path(), &[&["sample", "model", "--prompt", "ab"][..], &more].concat())
+    };
+    assert_eq!(sample("1"), sample("1"));
+    assert_ne!(sample("1"), sample("2"));
+
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let broken = |config: &str| {
+        std::fs::write(folder.join("config.json"), config).unwrap();
+        failure(dir.path(), &["sample", "model", "--prompt", "ab"])
+    };
+    let disagree = broken(&config.replace("263", "100"));
+    assert!(disagree.starts_with("65: error: model: "), "{disagree}");
+    let unreadable = broken(&config[..20]);
+    assert!(unreadable.starts_with("65: error: model: config.json"), "{unreadable}");
+    broken(&config);
+    let weights = std::fs::read(folder.join("model.safetensors")).unwrap();
+    std::fs::write(folder.join("model.safetensors"), &weights[..weights.len() - 1]).unwrap();
+    let truncated = failure(dir.path(), &["sample", "model", "--prompt", "ab"]);
+    assert!(truncated.starts_with("65: error: model: model.safetensors"), "{truncated}");
+}
