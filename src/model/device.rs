@@ -6,6 +6,8 @@ use crate::{Error, Result};
 
 unsafe extern "C" {
     fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void;
+    #[cfg(target_os = "linux")]
+    fn madvise(start: *mut c_void, length: usize, advice: c_int) -> c_int;
 }
 
 const RTLD_NOW: c_int = 2;
@@ -45,4 +47,21 @@ pub fn device(text: &str) -> Result<tch::Device> {
 /// Sets how many threads one tensor operation may use.
 pub fn set_threads(threads: usize) {
     tch::set_num_threads(threads.clamp(1, 1024) as i32);
+}
+
+/// Asks the system to back this memory with large pages. Nothing depends on the answer.
+pub(super) fn prefer_large_pages(start: *mut c_void, length: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        const MADV_HUGEPAGE: c_int = 14;
+        const PAGE: usize = 4096;
+        let skipped = start.align_offset(PAGE);
+        if length > skipped.saturating_add(1 << 22) {
+            let whole = (length - skipped) / PAGE * PAGE;
+            // SAFETY: the advice changes no content, and whole pages of the range only.
+            unsafe { madvise(start.cast::<u8>().add(skipped).cast(), whole, MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, length);
 }

@@ -1,0 +1,220 @@
+//! The kernel for x86 with AVX2 and FMA.
+
+use std::arch::x86_64::*;
+
+use super::{Attention, Slots};
+
+const LANES: usize = 8;
+
+/// Solves the problems from number `first` on, as many as `out` holds at `size` = G * D each.
+///
+/// # Safety
+/// The machine has AVX2 and FMA. (That the sizes agree is checked by every access.)
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn attend_from(problem: &Attention, first: usize, size: usize, out: &mut [f32]) {
+    match problem.width / LANES {
+        1 => attend_width::<1>(problem, first, size, out),
+        2 => attend_width::<2>(problem, first, size, out),
+        3 => attend_width::<3>(problem, first, size, out),
+        4 => attend_width::<4>(problem, first, size, out),
+        6 => attend_width::<6>(problem, first, size, out),
+        8 => attend_width::<8>(problem, first, size, out),
+        10 => attend_width::<10>(problem, first, size, out),
+        12 => attend_width::<12>(problem, first, size, out),
+        _ => attend_width::<16>(problem, first, size, out),
+    }
+}
+
+/// `CHUNKS` times [`LANES`] numbers make up the width of a head.
+#[target_feature(enable = "avx2,fma")]
+fn attend_width<const CHUNKS: usize>(
+    problem: &Attention,
+    first: usize,
+    size: usize,
+    out: &mut [f32],
+) {
+    let Attention { queries, prompt, own, owners, starts, kv_heads, width } = *problem;
+    let part = |slots: &Slots, slab: usize, start: usize| {
+        (slab * slots.capacity + start) * width..(slab * slots.capacity + slots.used) * width
+    };
+    // Room for whole blocks of slots of either stretch.
+    let most = prompt.used.next_multiple_of(LANES) + own.used.next_multiple_of(LANES);
+    let mut scores = vec![0f32; size / width * most];
+    for (n, out) in (first..).zip(out.chunks_exact_mut(size)) {
+        let owner = owners[n / kv_heads];
+        let shared = part(&prompt, owner * kv_heads + n % kv_heads, starts[owner]);
+        let mine = part(&own, n, 0);
+        let queries = &queries[n * size..(n + 1) * size];
+        let counts = [shared.len() / width, mine.len() / width];
+        let gap = counts[0].next_multiple_of(LANES);
+        let end = gap + counts[1].next_multiple_of(LANES);
+
+        let values = [&prompt.values[shared.clone()], &own.values[mine.clone()]];
+        let keys = [&prompt.keys[shared], &own.keys[mine]];
+        // Where the next problem's slots lie.
+        let slab = owners.get((n + 1) / kv_heads).map_or(0, |o| o * kv_heads + (n + 1) % kv_heads);
+        let next = [slab * prompt.capacity * width, (n + 1) * own.capacity * width];
+        for (keys, (count, place)) in keys.into_iter().zip(counts.into_iter().zip([0, gap])) {
+            for block in (0..count).step_by(LANES) {
+                let stretch = usize::from(place > 0);
+                let (slots, start) = ([prompt, own][stretch], next[stretch] + block * width);
+                prefetch(slots.keys, start, LANES * width);
+                prefetch(slots.values, start, LANES * width);
+                for (query, scores) in
+                    queries.chunks_exact(width).zip(scores.chunks_exact_mut(most))
+                {
+                    let products = dots::<CHUNKS>(query, keys, block, count);
+                    store(&mut scores[place + block..], 0, products);
+                }
+            }
+        }
+        for (out, scores) in out.chunks_exact_mut(width).zip(scores.chunks_exact_mut(most)) {
+            exponentials(&mut scores[..end]);
+            scores[counts[0]..gap].fill(0.0);
+            scores[gap + counts[1]..end].fill(0.0);
+            let weights = [&scores[..counts[0]], &scores[gap..gap + counts[1]]];
+            weighted_sum::<CHUNKS>(values, weights, 1.0 / sum(&scores[..end]), out);
+        }
+    }
+}
+
+/// Products of `query` with the eight keys from slot `first` on (past the last: again the last).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dots<const CHUNKS: usize>(query: &[f32], keys: &[f32], first: usize, count: usize) -> __m256 {
+    let width = CHUNKS * LANES;
+    let mut sums = [_mm256_setzero_ps(); LANES];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        let slot = (first + i).min(count - 1);
+        let key = &keys[slot * width..(slot + 1) * width];
+        for chunk in 0..CHUNKS {
+            *sum = _mm256_fmadd_ps(load(query, chunk), load(key, chunk), *sum);
+        }
+    }
+    // Eight sums of eight lanes each -> one vector of eight totals.
+    let a = _mm256_hadd_ps(_mm256_hadd_ps(sums[0], sums[1]), _mm256_hadd_ps(sums[2], sums[3]));
+    let b = _mm256_hadd_ps(_mm256_hadd_ps(sums[4], sums[5]), _mm256_hadd_ps(sums[6], sums[7]));
+    _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+}
+
+/// `scale` * sum over t of `weights`[t] * `values`[t], over both stretches.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn weighted_sum<const CHUNKS: usize>(
+    values: [&[f32]; 2],
+    weights: [&[f32]; 2],
+    scale: f32,
+    out: &mut [f32],
+) {
+    let mut sums = [_mm256_setzero_ps(); CHUNKS];
+    for (values, weights) in values.into_iter().zip(weights) {
+        for (value, &weight) in values.chunks_exact(CHUNKS * LANES).zip(weights) {
+            let weight = _mm256_set1_ps(weight);
+            for (chunk, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_fmadd_ps(load(value, chunk), weight, *sum);
+            }
+        }
+    }
+    let scale = _mm256_set1_ps(scale);
+    for (chunk, sum) in sums.into_iter().enumerate() {
+        store(out, chunk, _mm256_mul_ps(sum, scale));
+    }
+}
+
+/// Replaces scores by exp(score - highest).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exponentials(scores: &mut [f32]) {
+    let mut highest = [f32::NEG_INFINITY; LANES];
+    let mut most = _mm256_set1_ps(f32::NEG_INFINITY);
+    for chunk in 0..scores.len() / LANES {
+        most = _mm256_max_ps(most, load(scores, chunk));
+    }
+    store(&mut highest, 0, most);
+    let highest = _mm256_set1_ps(highest.into_iter().fold(f32::NEG_INFINITY, f32::max));
+    for chunk in 0..scores.len() / LANES {
+        store(scores, chunk, exp(_mm256_sub_ps(load(scores, chunk), highest)));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn sum(values: &[f32]) -> f32 {
+    let mut sum = _mm256_setzero_ps();
+    for chunk in 0..values.len() / LANES {
+        sum = _mm256_add_ps(sum, load(values, chunk));
+    }
+    let mut lanes = [0.0; LANES];
+    store(&mut lanes, 0, sum);
+    lanes.into_iter().sum()
+}
+
+/// e^x for x <= 0, to about one unit in the last place: the polynomial of Cephes' expf.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exp(x: __m256) -> __m256 {
+    // Below, the result would not be a normal number. The order of operands lets NaN pass.
+    let x = _mm256_max_ps(_mm256_set1_ps(-87.0), x);
+    let scaled = _mm256_mul_ps(x, _mm256_set1_ps(std::f32::consts::LOG2_E));
+    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(scaled);
+    // ln 2 in two parts, the first with few digits.
+    let r = _mm256_fmadd_ps(n, _mm256_set1_ps(-0.693_359_4), x);
+    let r = _mm256_fmadd_ps(n, _mm256_set1_ps(2.121_944_4e-4), r);
+    let mut p = _mm256_set1_ps(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+    }
+    let y = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, _mm256_add_ps(r, _mm256_set1_ps(1.0)));
+    // 2^n: n + 127 in the exponent's place.
+    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    _mm256_mul_ps(y, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+}
+
+/// Asks for `count` numbers from `start` on, as far as there are so many. The cache as a whole is
+/// larger than the machine's; one problem's part of it is too short for the machine to foresee.
+#[inline]
+fn prefetch(values: &[f32], start: usize, count: usize) {
+    /// Numbers in a line of the machine's cache.
+    const LINE: usize = 16;
+    for at in (start..(start + count).min(values.len())).step_by(LINE) {
+        // SAFETY: a hint; the address lies in the slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().add(at).cast()) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load(values: &[f32], chunk: usize) -> __m256 {
+    let lane = &values[chunk * LANES..][..LANES];
+    // SAFETY: eight numbers lie there.
+    unsafe { _mm256_loadu_ps(lane.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store(values: &mut [f32], chunk: usize, lane: __m256) {
+    let place = &mut values[chunk * LANES..][..LANES];
+    // SAFETY: eight numbers lie there.
+    unsafe { _mm256_storeu_ps(place.as_mut_ptr(), lane) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_exact_to_rounding() {
+        if !super::super::supports(8) {
+            return;
+        }
+        // SAFETY: the machine has the features.
+        let ours = |x: f32| -> f32 { unsafe { _mm256_cvtss_f32(exp(_mm256_set1_ps(x))) } };
+        for i in 0..8700 {
+            let x = -0.01 * i as f32;
+            let far = f64::from(ours(x)) / f64::from(x).exp() - 1.0;
+            assert!(far.abs() < 2.5e-7, "exp({x}) is off by {far:e}");
+        }
+        assert!(ours(-1e30) < 1e-37);
+        assert!(ours(f32::NAN).is_nan());
+    }
+}
