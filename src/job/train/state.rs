@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Dtype, Weights, decode_safetensors, encode_safetensors};
-use crate::dataset::Metric;
+use crate::dataset::{Metric, decode_parquet, encode_parquet};
 use crate::job::Context;
 use crate::model::{AdamW, AdamWState, Transformer};
 use crate::{Error, Result};
@@ -21,12 +21,13 @@ pub struct Saved {
 struct Progress {
     /// Updates made by the optimizer whose moments are saved.
     updates: u64,
-    metrics: Vec<Metric>,
 }
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
+/// Parquet, since fractions do not survive serde_json to the last bit.
+const METRICS: &str = "metrics.parquet";
 
 /// Commits the state after `step`.
 pub fn save(
@@ -37,13 +38,14 @@ pub fn save(
     metrics: &[Metric],
 ) -> Result<()> {
     let AdamWState { moments, step: updates } = optimizer.state()?;
-    let progress = Progress { updates, metrics: metrics.to_vec() };
+    let progress = Progress { updates };
     context.commit_step(
         step as u64,
         vec![
             (MODEL.into(), encode_safetensors(&model.weights(Dtype::F32)?)?),
             (OPTIMIZER.into(), encode_safetensors(&moments)?),
             (PROGRESS.into(), serde_json::to_vec(&progress).map_err(Error::defect)?.into()),
+            (METRICS.into(), encode_parquet(metrics)?),
         ],
     )
 }
@@ -58,13 +60,13 @@ pub fn resume(context: &mut Context) -> Result<Option<Saved>> {
             .map(|(_, bytes)| bytes.clone())
             .ok_or_else(|| Error::data(format!("checkpoint of step {step} has no `{name}`")))
     };
-    let Progress { updates, metrics } = serde_json::from_slice(&object(PROGRESS)?)
+    let Progress { updates } = serde_json::from_slice(&object(PROGRESS)?)
         .map_err(|e| Error::data(format!("checkpoint of step {step}: {PROGRESS}: {e}")))?;
     tracing::info!(stage = context.progress.stage, step, "continuing from a checkpoint");
     Ok(Some(Saved {
         step: step as usize,
         weights: decode_safetensors(object(MODEL)?)?,
         optimizer: AdamWState { moments: decode_safetensors(object(OPTIMIZER)?)?, step: updates },
-        metrics,
+        metrics: decode_parquet(object(METRICS)?)?,
     }))
 }
