@@ -3,6 +3,7 @@ mod cli;
 mod layers;
 mod program;
 mod published;
+mod resume;
 mod query;
 mod store;
 mod store_faults;

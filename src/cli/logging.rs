@@ -4,9 +4,11 @@ use std::io::{IsTerminal, Write};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use super::{Globals, environment};
-use crate::{Error, Result};
+use crate::{Error, Result, entropy};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LogFormat {
@@ -39,10 +41,26 @@ pub(super) fn start(globals: &Globals) -> Result<Terminal> {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match globals.log_format {
-        LogFormat::Text => builder.with_ansi(bars.is_some()).with_target(false).compact().init(),
+        LogFormat::Text => {
+            let clock = Clock { seconds_of_day: bars.is_some() };
+            let builder = builder.with_timer(clock).with_ansi(bars.is_some());
+            builder.with_target(false).compact().init();
+        }
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
     }
     Ok(bars)
+}
+
+/// UTC to the second; people at a terminal know the day.
+struct Clock {
+    seconds_of_day: bool,
+}
+
+impl FormatTime for Clock {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        let format = if self.seconds_of_day { "%H:%M:%S" } else { "%Y-%m-%dT%H:%M:%SZ" };
+        write!(out, "{}", entropy::now().format(format))
+    }
 }
 
 /// The last word on a failed command.

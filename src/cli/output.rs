@@ -95,6 +95,11 @@ pub fn text(value: &Value) -> String {
                 format!("{number:.3e}")
             }
         }
+        Value::Object(map) => {
+            let parts: Vec<_> =
+                map.iter().map(|(key, value)| format!("{key} {}", text(value))).collect();
+            format!("({})", parts.join(", "))
+        }
         other => other.to_string(),
     }
 }

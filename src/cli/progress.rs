@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::logging::Terminal;
 use super::output;
@@ -70,12 +70,12 @@ impl ProgressSink for Bars {
     }
 }
 
-/// `stage [===>   ] 12/40 steps 3.1/s 9s left note`. Without a unit only the elapsed time.
+/// `stage [===>   ] 12/40 steps 3.1/s, 9s left  note`. Without a unit only the elapsed time.
 fn style(unit: &str) -> ProgressStyle {
     let template = match unit {
         "" => "{prefix:24} {spinner} {elapsed}".to_string(),
         unit => format!(
-            "{{prefix:24}} [{{bar:20}}] {{pos}}/{{len}} {} {{rate}} {{eta}} left  {{wide_msg}}",
+            "{{prefix:24}} [{{bar:20}}] {{pos}}/{{len}} {} {{rate}}  {{wide_msg}}",
             unit.replace(['{', '}'], "")
         ),
     };
@@ -84,7 +84,13 @@ fn style(unit: &str) -> ProgressStyle {
         "rate",
         |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             // Writing into a string does not fail.
-            let _ = write!(out, "{}/s", output::text(&state.per_sec().into()));
+            let _ = match state.per_sec() {
+                rate if rate > 0.0 => {
+                    let left = HumanDuration(state.eta());
+                    write!(out, "{}/s, {left:#} left", output::text(&rate.into()))
+                }
+                _ => Ok(()),
+            };
         },
     )
 }
