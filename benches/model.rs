@@ -1,0 +1,65 @@
+//! Tokens per second of sampling and training on one thread, for a model of the quickstart's size.
+//! `cargo bench --bench model`
+
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+use triad::checkpoint::ModelConfig;
+use triad::model::{
+    AdamW, AdamWSettings, SampleRequest, Sampling, Transformer, loss, sample, set_threads,
+};
+
+const VOCABULARY: i64 = 264;
+
+fn main() -> triad::Result<()> {
+    set_threads(1);
+    let config = serde_json::json!({
+        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
+        "max_position_embeddings": 512, "tie_word_embeddings": true,
+    });
+    let config = ModelConfig::from_json(config.to_string().as_bytes())?;
+    let weights = Transformer::init(&config, 1)?;
+    let model = Transformer::load(&config, &weights, Device::Cpu, true)?;
+    println!("parameters: {}", weights.values().map(|tensor| tensor.len()).sum::<usize>());
+    for (rows, spread) in [(512, 1), (512, 8), (64, 8)] {
+        sampling(&model, rows, spread)?;
+    }
+    training(&model)
+}
+
+/// 80 tokens after prompts of 30 up to 30 + `spread` - 1, eight samples of each.
+fn sampling(model: &Transformer, rows: u32, spread: u32) -> triad::Result<()> {
+    let request = |row: u32| SampleRequest {
+        prompt: (0..30 + row / 8 % spread).map(|t| (7 * t + row / 8) % 250).collect(),
+        item: u64::from(row / 8),
+        sample: row % 8,
+    };
+    let requests: Vec<SampleRequest> = (0..rows).map(request).collect();
+    let sampling = Sampling { temperature: 1.0, max_new_tokens: 80, seed: 1, top_p: 1.0 };
+    let start = Instant::now();
+    let responses = sample(model, u32::MAX, &requests, &sampling)?;
+    let tokens: usize = responses.iter().map(|response| response.tokens.len()).sum();
+    let rate = tokens as f64 / start.elapsed().as_secs_f64();
+    println!("sampling, {rows} rows, {spread} prompt lengths: {rate:.0} tokens/s");
+    Ok(())
+}
+
+fn training(model: &Transformer) -> triad::Result<()> {
+    let (batch, length, steps) = (64, 96, 8);
+    let ids = Tensor::f_randint(VOCABULARY, [batch, length + 1], (Kind::Int64, Device::Cpu))?;
+    let (inputs, targets) = (ids.f_narrow(1, 0, length)?, ids.f_narrow(1, 1, length)?);
+    let targets = targets.f_reshape(-1)?;
+    let mut adamw = AdamW::new(model.parameters(), AdamWSettings::default())?;
+    let start = Instant::now();
+    for _ in 0..steps {
+        adamw.zero_grad();
+        let logits = model.logits(&model.hidden(&inputs)?)?.f_view([-1, VOCABULARY])?;
+        let loss = loss::token_logprobs(&logits, &targets, 1.0)?.f_neg()?.f_mean(None)?;
+        loss.f_backward()?;
+        adamw.step(1e-3, 1.0)?;
+    }
+    let rate = (steps * batch * length) as f64 / start.elapsed().as_secs_f64();
+    println!("training, {batch} sequences of {length}: {rate:.0} tokens/s");
+    Ok(())
+}
