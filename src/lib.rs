@@ -18,22 +18,22 @@
 //! pipeline              YAML -> plan -> resume -> run
 //! cli                   one file per command
 //! ```
+pub mod advantage;
+pub mod checkpoint;
+pub mod cli;
+pub mod dataset;
+pub mod entropy;
 pub mod error;
 pub mod id;
-pub mod entropy;
-pub mod store;
-pub mod dataset;
-pub mod checkpoint;
-pub mod task;
-pub mod reward;
-pub mod advantage;
+pub mod job;
+pub mod merge;
 #[cfg(feature = "torch")]
 pub mod model;
-pub mod merge;
+pub mod pipeline;
 pub mod query;
 pub mod report;
-pub mod job;
-pub mod cli;
-pub mod pipeline;
+pub mod reward;
+pub mod store;
+pub mod task;
 
 pub use error::{Error, Result};

@@ -104,7 +104,11 @@ mod tests {
         for (response, format_ok, staged, domain) in cases {
             let judged = judge(&task, &response, Rule::FormatAnswer).unwrap();
             assert_eq!((judged.format_ok, judged.reward), (format_ok, staged), "{response}");
-            assert_eq!(judge(&task, &response, Rule::Correct).unwrap().reward, domain, "{response}");
+            assert_eq!(
+                judge(&task, &response, Rule::Correct).unwrap().reward,
+                domain,
+                "{response}"
+            );
         }
     }
 

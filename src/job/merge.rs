@@ -71,9 +71,8 @@ impl Job for Merge {
             models.push((context.checkpoint(&input.artifact)?, weight));
         }
         let parts: Vec<_> = models.iter().map(|(model, w)| (&model.weights, *w)).collect();
-        let weights = merge::linear(&parts, spec.normalize, spec.dtype).map_err(|e| {
-            e.at(format!("merge of {}", names.join(", ")))
-        })?;
+        let weights = merge::linear(&parts, spec.normalize, spec.dtype)
+            .map_err(|e| e.at(format!("merge of {}", names.join(", "))))?;
         let sum: f64 = if spec.normalize { spec.weights.values().sum() } else { 1.0 };
         let effective: BTreeMap<_, _> =
             spec.weights.iter().map(|(name, weight)| (name, weight / sum)).collect();

@@ -118,7 +118,10 @@ async fn inputs(store: &Store, port: &serde_json::Value) -> Result<Vec<(String, 
     for (name, id) in port.as_object().into_iter().flatten() {
         let id = ArtifactId::try_from(id.as_str().unwrap_or_default().to_string())?;
         let artifact = Artifact::open(store, &id).await?.ok_or_else(|| {
-            Error::data(format!("artifact {} (`{name}`) is gone; run the pipeline again", id.short()))
+            Error::data(format!(
+                "artifact {} (`{name}`) is gone; run the pipeline again",
+                id.short()
+            ))
         })?;
         found.push((name.clone(), artifact));
     }

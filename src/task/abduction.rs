@@ -61,6 +61,30 @@ impl Builder<'_> {
         self.rules.push(Rule { body, head });
     }
 
+    /// A rule for a fresh atom, from atoms that occur already or fresh ones, known or not.
+    fn distractor(&mut self, parameters: &Parameters) -> Option<()> {
+        let head = self.atom()?;
+        let premises = if self.stream.chance(parameters.and_share) { 2 } else { 1 };
+        let mut body: Vec<char> = Vec::new();
+        while body.len() < premises {
+            let atom = if self.stream.chance(0.6) {
+                let rule = self.stream.below(self.rules.len());
+                self.rules[rule].head
+            } else {
+                let fresh = self.atom()?;
+                if self.stream.chance(0.5) {
+                    self.known.push(fresh);
+                }
+                fresh
+            };
+            if !body.contains(&atom) {
+                body.push(atom);
+            }
+        }
+        self.rule(body, head);
+        Some(())
+    }
+
     /// A goal with its chain. Whether it can be reached hangs on the last atom only; a chain
     /// beside it ends the opposite way, so that neither counts of known atoms nor of rules tell.
     fn goal(&mut self, parameters: &Parameters) -> Option<char> {
@@ -228,10 +252,7 @@ impl Puzzle for Abduction {
         let goals =
             (0..parameters.goals).map(|_| builder.goal(parameters)).collect::<Option<Vec<_>>>()?;
         for _ in 0..extra {
-            // From an atom that occurs already to a fresh one: it looks like part of a chain.
-            let rule = builder.stream.below(builder.rules.len());
-            let (from, head) = (builder.rules[rule].body[0], builder.atom()?);
-            builder.rule(vec![from], head);
+            builder.distractor(parameters)?;
         }
         let Builder { stream, mut rules, mut known, .. } = builder;
         stream.shuffle(&mut rules);
@@ -273,9 +294,7 @@ impl Puzzle for Abduction {
     fn text(&self) -> String {
         let rules: Vec<_> =
             self.rules.iter().map(|r| format!("{}>{}", body_text(&r.body), r.head)).collect();
-        let list = |atoms: &[char]| {
-            atoms.iter().map(char::to_string).collect::<Vec<_>>().join(",")
-        };
+        let list = |atoms: &[char]| atoms.iter().map(char::to_string).collect::<Vec<_>>().join(",");
         format!("A:{} !{} ?{}", rules.join(";"), list(&self.known), list(&self.goals))
     }
 

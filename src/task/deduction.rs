@@ -236,7 +236,10 @@ impl Deduction {
 
     /// Assignment number as text: the value of A first.
     fn bits(&self, number: usize) -> String {
-        (0..self.variables).rev().map(|bit| if number >> bit & 1 == 1 { '1' } else { '0' }).collect()
+        (0..self.variables)
+            .rev()
+            .map(|bit| if number >> bit & 1 == 1 { '1' } else { '0' })
+            .collect()
     }
 
     fn assignment(&self, number: usize) -> Vec<bool> {
@@ -279,12 +282,7 @@ impl Puzzle for Deduction {
 
     fn parameters(level: u32) -> Parameters {
         let level = level.clamp(1, 5) as usize;
-        Parameters {
-            variables: 2 + 2 * level,
-            formulas: [3, 6],
-            depth: level,
-            unsatisfiable: 0.1,
-        }
+        Parameters { variables: 2 + 2 * level, formulas: [3, 6], depth: level, unsatisfiable: 0.1 }
     }
 
     fn draw(parameters: &Parameters, stream: &mut Stream) -> Option<Self> {
@@ -298,8 +296,8 @@ impl Puzzle for Deduction {
             let formulas =
                 (0..count).map(|_| Formula::draw(depth, variables, stream)).collect::<Vec<_>>();
             let puzzle = Self { variables, formulas };
-            let named = (0..variables)
-                .all(|v| puzzle.formulas.iter().any(|formula| formula.mentions(v)));
+            let named =
+                (0..variables).all(|v| puzzle.formulas.iter().any(|formula| formula.mentions(v)));
             if named && puzzle.solutions(2).len() == wanted {
                 return Some(puzzle);
             }

@@ -173,7 +173,8 @@ fn resolve_parameters<P: Puzzle>(level: &Level) -> Result<Map<String, Value>> {
         }
         all.insert(key.clone(), value.clone());
     }
-    let checked: P::Parameters = serde_json::from_value(Value::Object(all)).map_err(Error::usage)?;
+    let checked: P::Parameters =
+        serde_json::from_value(Value::Object(all)).map_err(Error::usage)?;
     match serde_json::to_value(checked).map_err(Error::defect)? {
         Value::Object(map) => Ok(map),
         _ => Err(Error::defect("parameters are no object")),

@@ -16,7 +16,7 @@ fn levels(family: Family, count: usize) -> Vec<Level> {
             json!({"cycle": [2, 2], "terms": [6, 7], "start": [1, 30], "add": 9, "subtract": 9, "multiply": 3, "limit": 200}),
         ],
         Family::Abduction => [
-            json!({"depth": [2, 3], "goals": 2, "distractors": [1, 2], "and_share": 0.0, "or_share": 0.0, "cycle_share": 0.0}),
+            json!({"depth": [2, 3], "goals": 2, "distractors": [2, 4], "and_share": 0.0, "or_share": 0.0, "cycle_share": 0.0}),
             json!({"depth": [2, 3], "goals": 2, "distractors": [1, 2], "and_share": 0.3, "or_share": 0.3, "cycle_share": 0.1}),
         ],
         Family::Arithmetic => [json!({}), json!({})],
@@ -93,8 +93,7 @@ fn deduction_is_checked_by_evaluation() {
 
 #[test]
 fn unsatisfiable_is_right_only_when_proven() {
-    let puzzle: deduction::Deduction =
-        puzzle(json!({"variables": 2, "formulas": ["A&B", "~A"]}));
+    let puzzle: deduction::Deduction = puzzle(json!({"variables": 2, "formulas": ["A&B", "~A"]}));
     assert_eq!(puzzle.answer(), "none");
     assert_eq!(puzzle.trace(), "00:0 01:0 10:0 11:10");
     assert_eq!(puzzle.check("unsatisfiable"), Verdict::Correct);
@@ -122,9 +121,12 @@ fn canonical_forms_ignore_names_and_order() {
         puzzle::<abduction::Abduction>(json).canonical()
     };
     let rule = |body: &[&str], head: &str| json!({"body": body, "head": head});
-    let first = graph(json!([rule(&["A"], "B"), rule(&["C", "B"], "D")]), json!(["A", "C"]), json!(["D"]));
-    let second = graph(json!([rule(&["X", "Q"], "Z"), rule(&["Y"], "X")]), json!(["Q", "Y"]), json!(["Z"]));
-    let third = graph(json!([rule(&["X", "Q"], "Z"), rule(&["Y"], "X")]), json!(["Q"]), json!(["Z"]));
+    let first =
+        graph(json!([rule(&["A"], "B"), rule(&["C", "B"], "D")]), json!(["A", "C"]), json!(["D"]));
+    let second =
+        graph(json!([rule(&["X", "Q"], "Z"), rule(&["Y"], "X")]), json!(["Q", "Y"]), json!(["Z"]));
+    let third =
+        graph(json!([rule(&["X", "Q"], "Z"), rule(&["Y"], "X")]), json!(["Q"]), json!(["Z"]));
     assert_eq!(first, second);
     assert_ne!(first, third);
 }
@@ -194,7 +196,9 @@ fn abduction_has_no_shortcut() {
             goals += 1;
         }
     }
-    for (name, count) in ["all reachable", "is known", "premise known", "many known"].iter().zip(right) {
+    for (name, count) in
+        ["all reachable", "is known", "premise known", "many known"].iter().zip(right)
+    {
         let share = count as f64 / goals as f64;
         assert!((share - 0.5).abs() < 0.04, "{name}: {share:.3}");
     }
@@ -202,8 +206,7 @@ fn abduction_has_no_shortcut() {
 
 #[test]
 fn arithmetic_is_reduced_step_by_step() {
-    let puzzle: arithmetic::Arithmetic =
-        puzzle(json!({"expression": "(3+4)*2-5", "limit": 99}));
+    let puzzle: arithmetic::Arithmetic = puzzle(json!({"expression": "(3+4)*2-5", "limit": 99}));
     assert_eq!(puzzle.text(), "M:(3+4)*2-5=?");
     assert_eq!(puzzle.trace(), "7*2-5 14-5 9");
     assert_eq!(puzzle.check("9"), Verdict::Correct);

@@ -49,7 +49,9 @@ pub fn run(context: &mut Context) -> Result<()> {
             context.check_stop()?;
             for (mode, sampler) in modes.iter().filter(|(_, sampler)| sampler.samples > 0) {
                 let rows = sampler.rollouts(block)?;
-                for (&(item, task), group) in block.iter().zip(rows.chunks(sampler.samples as usize)) {
+                for (&(item, task), group) in
+                    block.iter().zip(rows.chunks(sampler.samples as usize))
+                {
                     let judged = group
                         .iter()
                         .map(|rollout| verdict(task, rollout, Rule::Correct))

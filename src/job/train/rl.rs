@@ -127,7 +127,11 @@ pub fn run(context: &mut Context) -> Result<()> {
     sampling.report("sample", context);
     training.report("train", context);
     context.write(0, &metrics)?;
-    context.write_checkpoint(&Checkpoint { config, tokenizer, weights: policy.weights(spec.dtype)? })
+    context.write_checkpoint(&Checkpoint {
+        config,
+        tokenizer,
+        weights: policy.weights(spec.dtype)?,
+    })
 }
 
 /// Indices of the responses to learn from: those that the spec's query names, or all.

@@ -82,7 +82,12 @@ pub fn run(context: &mut Context) -> Result<()> {
             metrics.push(Metric { step: done as u32, level: 0, name: "loss".into(), value });
             window.clear();
         }
-        context.progress.update("steps", done as u64, spec.steps as u64, &format!("loss {total:.3}"));
+        context.progress.update(
+            "steps",
+            done as u64,
+            spec.steps as u64,
+            &format!("loss {total:.3}"),
+        );
         // A window of losses must not straddle a checkpoint, or a resumed run would log another.
         if done.is_multiple_of(spec.checkpoint_every.next_multiple_of(LOG_EVERY))
             && done < spec.steps
@@ -98,7 +103,11 @@ pub fn run(context: &mut Context) -> Result<()> {
         .timings
         .insert("train_tokens_per_second".into(), trained as f64 / clock.elapsed().as_secs_f64());
     context.write(0, &metrics)?;
-    context.write_checkpoint(&Checkpoint { config, tokenizer, weights: policy.weights(spec.dtype)? })
+    context.write_checkpoint(&Checkpoint {
+        config,
+        tokenizer,
+        weights: policy.weights(spec.dtype)?,
+    })
 }
 
 /// Linear warm-up, then a cosine from `learning_rate` down to a tenth of it.

@@ -92,7 +92,8 @@ pub fn update(
             let logp = loss::token_logprobs(&logits, &micro.targets, spec.temperature)?; // (N)
             let old = micro.gather(&batch.logprobs);
             let advantage = micro.per_token(&batch.advantages);
-            let clip = loss::Clip { low: spec.clip.low, high: spec.clip.high, dual: spec.clip.dual };
+            let clip =
+                loss::Clip { low: spec.clip.low, high: spec.clip.high, dual: spec.clip.dual };
             let mut token_loss = loss::policy_loss(&logp, &old, &advantage, None, clip)?;
             let kind = match spec.kl.kind {
                 KlKind::K1 => loss::Kl::K1,
