@@ -291,11 +291,13 @@ impl Puzzle for Abduction {
         }))
     }
 
+    /// `C<A&B` for a rule, `A!` for a known atom: the marks that the search writes down, too.
     fn text(&self) -> String {
-        let rules: Vec<_> =
-            self.rules.iter().map(|r| format!("{}>{}", body_text(&r.body), r.head)).collect();
-        let list = |atoms: &[char]| atoms.iter().map(char::to_string).collect::<Vec<_>>().join(",");
-        format!("A:{} !{} ?{}", rules.join(";"), list(&self.known), list(&self.goals))
+        let rules: String =
+            self.rules.iter().map(|r| format!("{}<{};", r.head, body_text(&r.body))).collect();
+        let known: String = self.known.iter().map(|atom| format!("{atom}!")).collect();
+        let goals: Vec<_> = self.goals.iter().map(char::to_string).collect();
+        format!("A:{rules}{known}?{}", goals.join(","))
     }
 
     fn answer(&self) -> String {

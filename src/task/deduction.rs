@@ -118,6 +118,24 @@ impl Formula {
         }
     }
 
+    /// The formula with values for variables: `~C^A` under A = 1, C = 0 is `1^1`.
+    fn substituted(&self, assignment: &[bool]) -> String {
+        match self {
+            Self::Not(inner) => match **inner {
+                Self::Variable(_) => u8::from(self.value(assignment)).to_string(),
+                _ => format!("~({})", inner.substituted(assignment)),
+            },
+            Self::Variable(v) => u8::from(assignment[*v]).to_string(),
+            Self::Binary(op, a, b) => {
+                let operand = |formula: &Self| match formula {
+                    Self::Binary(..) => format!("({})", formula.substituted(assignment)),
+                    plain => plain.substituted(assignment),
+                };
+                format!("{}{}{}", operand(a), op.symbol(), operand(b))
+            }
+        }
+    }
+
     /// Text under a renaming of the variables, operands of commutative operators in order.
     fn canonical(&self, names: &[usize]) -> String {
         match self {
@@ -336,16 +354,18 @@ impl Puzzle for Deduction {
         self.solutions(1).first().map_or_else(|| "none".into(), |&number| self.bits(number))
     }
 
-    /// Assignments in order, each with the values of the formulas up to the first 0.
+    /// Assignments in order, each with the formulas' values put in, up to the first false one.
     fn trace(&self) -> String {
         let last = self.solutions(1).first().map_or((1 << self.variables) - 1, |&number| number);
         let tried: Vec<String> = (0..=last)
             .map(|number| {
                 let assignment = self.assignment(number);
                 let mut line = self.bits(number) + ":";
-                for formula in &self.formulas {
+                for (i, formula) in self.formulas.iter().enumerate() {
                     let value = formula.value(&assignment);
-                    line.push(if value { '1' } else { '0' });
+                    let comma = if i > 0 { "," } else { "" };
+                    let put_in = formula.substituted(&assignment);
+                    line += &format!("{comma}{put_in}={}", u8::from(value));
                     if !value {
                         break;
                     }

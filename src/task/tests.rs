@@ -77,7 +77,7 @@ fn deduction_is_checked_by_evaluation() {
         puzzle(json!({"variables": 3, "formulas": ["A>B", "~C^A", "(A|B)&~C"]}));
     assert_eq!(puzzle.text(), "D:A>B;~C^A;(A|B)&~C");
     assert_eq!(puzzle.answer(), "010");
-    assert_eq!(puzzle.trace(), "000:110 001:10 010:111");
+    assert_eq!(puzzle.trace(), "000:0>0=1,1^0=1,(0|0)&1=0 001:0>0=1,0^0=0 010:0>1=1,1^0=1,(0|1)&1=1");
     for (answer, verdict) in [
         ("010", Verdict::Correct),
         ("B=1, A=0,C=0", Verdict::Correct),
@@ -95,7 +95,7 @@ fn deduction_is_checked_by_evaluation() {
 fn unsatisfiable_is_right_only_when_proven() {
     let puzzle: deduction::Deduction = puzzle(json!({"variables": 2, "formulas": ["A&B", "~A"]}));
     assert_eq!(puzzle.answer(), "none");
-    assert_eq!(puzzle.trace(), "00:0 01:0 10:0 11:10");
+    assert_eq!(puzzle.trace(), "00:0&0=0 01:0&1=0 10:1&0=0 11:1&1=1,0=0");
     assert_eq!(puzzle.check("unsatisfiable"), Verdict::Correct);
     assert_eq!(puzzle.check("11"), Verdict::Wrong);
 }
@@ -157,7 +157,7 @@ fn abduction_searches_backward() {
         "rules": [rule(&["D"], "B"), rule(&["F", "E"], "A"), rule(&["B"], "C"), rule(&["A"], "G"), rule(&["X"], "G"), rule(&["G"], "X")],
         "known": ["E", "F"], "goals": ["C", "G"], "depth": 2,
     }));
-    assert_eq!(puzzle.text(), "A:D>B;F&E>A;B>C;A>G;X>G;G>X !E,F ?C,G");
+    assert_eq!(puzzle.text(), "A:B<D;A<F&E;C<B;G<A;G<X;X<G;E!F!?C,G");
     assert_eq!(puzzle.trace(), "C<B B<D D?=0;G<A A<F&E F! E!=1");
     assert_eq!(puzzle.answer(), "01");
     assert_eq!(puzzle.check("G=1, C=0"), Verdict::Correct);
