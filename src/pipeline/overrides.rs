@@ -1,4 +1,5 @@
-//! `--set stage.key=value`: one parameter changed from the command line.
+//! `--set stage.key=value`: one parameter changed from the command line, `--set '*.key=value'`
+//! the same one of every stage that writes it down.
 
 use std::path::Path;
 
@@ -22,6 +23,11 @@ pub(super) fn apply(
         let (stage, path) = path
             .split_once('.')
             .ok_or_else(|| fail(format!("`{path}` names no parameter; write stage.key=value")))?;
+        if stage == "*" {
+            let value = Node::parse_override(set, value)?;
+            everywhere(raw, path, &value, &Place::Set(set.clone())).map_err(fail)?;
+            continue;
+        }
         let names: Vec<String> = raw.stages.iter().map(|stage| stage.key.name.clone()).collect();
         let Some(found) = raw.stages.iter_mut().find(|other| other.key.name == stage) else {
             let hint = hint(stage, names.iter().map(String::as_str));
@@ -35,6 +41,32 @@ pub(super) fn apply(
         insert(&mut found.params, path, value, &Place::Set(set.clone())).map_err(fail)?;
     }
     Ok(())
+}
+
+/// Sets a parameter in every stage of the file that gives it a value already.
+fn everywhere(
+    raw: &mut RawPipeline,
+    path: &str,
+    value: &Node,
+    place: &Place,
+) -> Result<(), String> {
+    let mut found = false;
+    for stage in &mut raw.stages {
+        if exists(&mut stage.params, path) {
+            insert(&mut stage.params, path, value.clone(), place)?;
+            found = true;
+        }
+    }
+    if found { Ok(()) } else { Err(format!("no stage in the file has a parameter `{path}`")) }
+}
+
+fn exists(root: &mut Node, path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    match parent(root, path).map(|node| &node.tree) {
+        Ok(Tree::Map(entries)) => entries.iter().any(|(key, _)| key.name == last),
+        Ok(Tree::List(items)) => last.parse::<usize>().is_ok_and(|i| i < items.len()),
+        _ => false,
+    }
 }
 
 /// Replaces the parameters by the resolved ones, so that a path may lead into a default.

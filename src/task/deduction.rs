@@ -118,21 +118,21 @@ impl Formula {
         }
     }
 
-    /// The formula with values for variables: `~C^A` under A = 1, C = 0 is `1^1`.
-    fn substituted(&self, assignment: &[bool]) -> String {
+    /// The formula with each literal's value written behind it: `~C^A` under A = 1, C = 0 is
+    /// `~C1^A1`.
+    fn valued(&self, assignment: &[bool]) -> String {
+        let value = || u8::from(self.value(assignment));
+        let operand = |formula: &Self| match formula {
+            Self::Binary(..) => format!("({})", formula.valued(assignment)),
+            plain => plain.valued(assignment),
+        };
         match self {
+            Self::Variable(_) => format!("{self}{}", value()),
             Self::Not(inner) => match **inner {
-                Self::Variable(_) => u8::from(self.value(assignment)).to_string(),
-                _ => format!("~({})", inner.substituted(assignment)),
+                Self::Variable(_) => format!("{self}{}", value()),
+                _ => format!("~{}", operand(inner)),
             },
-            Self::Variable(v) => u8::from(assignment[*v]).to_string(),
-            Self::Binary(op, a, b) => {
-                let operand = |formula: &Self| match formula {
-                    Self::Binary(..) => format!("({})", formula.substituted(assignment)),
-                    plain => plain.substituted(assignment),
-                };
-                format!("{}{}{}", operand(a), op.symbol(), operand(b))
-            }
+            Self::Binary(op, a, b) => format!("{}{}{}", operand(a), op.symbol(), operand(b)),
         }
     }
 
@@ -354,18 +354,20 @@ impl Puzzle for Deduction {
         self.solutions(1).first().map_or_else(|| "none".into(), |&number| self.bits(number))
     }
 
-    /// Assignments in order, each with the formulas' values put in, up to the first false one.
+    /// Assignments in order, each with the formulas valued under it up to the first false one.
     fn trace(&self) -> String {
         let last = self.solutions(1).first().map_or((1 << self.variables) - 1, |&number| number);
         let tried: Vec<String> = (0..=last)
             .map(|number| {
                 let assignment = self.assignment(number);
-                let mut line = self.bits(number) + ":";
+                let mut line: String = (0..self.variables)
+                    .map(|v| format!("{}{}", Formula::Variable(v), u8::from(assignment[v])))
+                    .collect();
+                line.push(':');
                 for (i, formula) in self.formulas.iter().enumerate() {
                     let value = formula.value(&assignment);
                     let comma = if i > 0 { "," } else { "" };
-                    let put_in = formula.substituted(&assignment);
-                    line += &format!("{comma}{put_in}={}", u8::from(value));
+                    line += &format!("{comma}{}={}", formula.valued(&assignment), u8::from(value));
                     if !value {
                         break;
                     }

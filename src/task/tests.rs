@@ -77,7 +77,12 @@ fn deduction_is_checked_by_evaluation() {
         puzzle(json!({"variables": 3, "formulas": ["A>B", "~C^A", "(A|B)&~C"]}));
     assert_eq!(puzzle.text(), "D:A>B;~C^A;(A|B)&~C");
     assert_eq!(puzzle.answer(), "010");
-    assert_eq!(puzzle.trace(), "000:0>0=1,1^0=1,(0|0)&1=0 001:0>0=1,0^0=0 010:0>1=1,1^0=1,(0|1)&1=1");
+    assert_eq!(
+        puzzle.trace(),
+        "A0B0C0:A0>B0=1,~C1^A0=1,(A0|B0)&~C1=0 \
+         A0B0C1:A0>B0=1,~C0^A0=0 \
+         A0B1C0:A0>B1=1,~C1^A0=1,(A0|B1)&~C1=1"
+    );
     for (answer, verdict) in [
         ("010", Verdict::Correct),
         ("B=1, A=0,C=0", Verdict::Correct),
@@ -95,7 +100,7 @@ fn deduction_is_checked_by_evaluation() {
 fn unsatisfiable_is_right_only_when_proven() {
     let puzzle: deduction::Deduction = puzzle(json!({"variables": 2, "formulas": ["A&B", "~A"]}));
     assert_eq!(puzzle.answer(), "none");
-    assert_eq!(puzzle.trace(), "00:0&0=0 01:0&1=0 10:1&0=0 11:1&1=1,0=0");
+    assert_eq!(puzzle.trace(), "A0B0:A0&B0=0 A0B1:A0&B1=0 A1B0:A1&B0=0 A1B1:A1&B1=1,~A0=0");
     assert_eq!(puzzle.check("unsatisfiable"), Verdict::Correct);
     assert_eq!(puzzle.check("11"), Verdict::Wrong);
 }
