@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::rl::Aggregation;
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::Result;
 
@@ -24,6 +25,9 @@ pub(super) struct Spec {
     /// Gradient norm above which gradients are scaled down.
     #[serde(default = "one")]
     pub clip: f64,
+    /// How token losses become one number: by default every token counts the same.
+    #[serde(default)]
+    pub aggregation: Aggregation,
     /// Steps between checkpoints.
     #[serde(default = "hundred")]
     pub checkpoint_every: usize,

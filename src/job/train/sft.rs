@@ -20,12 +20,14 @@ const LOG_EVERY: usize = 20;
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let Checkpoint { config, tokenizer, weights } = context.checkpoint(context.input("base")?)?;
-    let mut examples = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
     for input in context.inputs("examples") {
-        examples.append(&mut context.read::<Example>(&input.artifact)?);
-    }
-    if examples.is_empty() {
-        return Err(Error::data("port `examples` holds no rows"));
+        let examples: Vec<Example> = context.read(&input.artifact)?;
+        if examples.is_empty() {
+            return Err(Error::data(format!("port `examples`: `{}` holds no rows", input.name)));
+        }
+        let order = Order::new(spec.seed, &input.name, examples.len());
+        sources.push(Source { examples, order });
     }
     let device = model::device(&context.device)?;
     let mut metrics: Vec<Metric> = Vec::new();
@@ -44,24 +46,29 @@ pub fn run(context: &mut Context) -> Result<()> {
         metrics = saved.metrics;
     }
 
-    let mut order = Order::new(spec.seed, examples.len());
+    let aggregation = spec.aggregation.of(config.max_position_embeddings);
     let clock = Instant::now();
     let mut trained = 0;
     let mut window = Vec::new();
     for step in start..spec.steps {
         let sequences = (step * spec.batch..(step + 1) * spec.batch)
             .map(|i| {
-                let example = &examples[order.at(i)];
+                // The sources take turns, so that each has the same share whatever its size.
+                let count = sources.len();
+                let Source { examples, order } = &mut sources[i % count];
+                let example = &examples[order.at(i / count)];
                 let mut response = tokenizer.encode(&example.response)?;
                 response.push(tokenizer.eos());
                 Ok(Sequence { prompt: tokenizer.encode(&example.prompt)?, response })
             })
             .collect::<Result<Vec<_>>>()?;
-        let tokens: usize = sequences.iter().map(|s| s.response.len()).sum();
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.response.len()).collect();
+        let weights = aggregation.weights(&lengths);
         let mut total = 0.0;
         let rows: Vec<usize> = (0..sequences.len()).collect();
         for batch in micro_batches(&sequences, &rows, device) {
-            let loss = -batch.logprobs(&policy, 1.0)?.sum(Kind::Float) / tokens as f64;
+            let loss =
+                -(batch.logprobs(&policy, 1.0)? * batch.per_token(&weights)).sum(Kind::Float);
             loss.f_backward()?;
             total += loss.double_value(&[]);
         }
@@ -119,23 +126,31 @@ fn rate(spec: &Spec, step: usize) -> f64 {
     spec.learning_rate * (0.1 + 0.45 * (1.0 + (std::f64::consts::PI * share).cos()))
 }
 
-/// A fresh permutation of the examples for every epoch.
+/// One input's examples.
+struct Source {
+    examples: Vec<Example>,
+    order: Order,
+}
+
+/// A fresh permutation of a source's examples for every epoch.
 struct Order {
     seed: u64,
+    stage: String,
     epoch: usize,
     indices: Vec<usize>,
 }
 
 impl Order {
-    fn new(seed: u64, len: usize) -> Self {
-        let mut order = Self { seed, epoch: 0, indices: (0..len).collect() };
+    fn new(seed: u64, name: &str, len: usize) -> Self {
+        let stage = format!("sft/{name}");
+        let mut order = Self { seed, stage, epoch: 0, indices: (0..len).collect() };
         order.shuffle();
         order
     }
 
     fn shuffle(&mut self) {
         self.indices.sort_unstable();
-        Stream::new(self.seed, "sft/epoch", self.epoch as u64).shuffle(&mut self.indices);
+        Stream::new(self.seed, &self.stage, self.epoch as u64).shuffle(&mut self.indices);
     }
 
     /// The example at position `i` of the endless sequence of epochs.

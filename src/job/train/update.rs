@@ -67,13 +67,7 @@ pub fn update(
     batch: &Batch,
     device: Device,
 ) -> Result<Vec<(&'static str, f64)>> {
-    let aggregation = match spec.aggregation {
-        Aggregation::TokenMean => loss::Aggregation::TokenMean,
-        Aggregation::SeqMeanTokenMean => loss::Aggregation::SeqMeanTokenMean,
-        Aggregation::SeqMeanTokenSumNorm => {
-            loss::Aggregation::SeqMeanTokenSumNorm(spec.max_new_tokens as f64)
-        }
-    };
+    let aggregation = spec.aggregation.of(spec.max_new_tokens);
     let mut sums = Sums::default();
     let mut order: Vec<usize> = (0..batch.sequences.len()).collect();
     if spec.updates > 1 {
@@ -103,13 +97,13 @@ pub fn update(
             let logp_reference = no_grad(|| micro.logprobs(reference, spec.temperature))?;
             let kl = loss::kl(kind, &logp, &logp_reference)?;
             if spec.kl.coefficient != 0.0 {
-                token_loss = token_loss + &kl * spec.kl.coefficient;
+                token_loss = token_loss.f_add(&(&kl * spec.kl.coefficient))?;
             }
             let entropy = if spec.entropy == 0.0 {
                 no_grad(|| loss::entropy(&logits))?
             } else {
                 let entropy = loss::entropy(&logits)?;
-                token_loss = token_loss - &entropy * spec.entropy;
+                token_loss = token_loss.f_sub(&(&entropy * spec.entropy))?;
                 entropy
             };
             let total = (&token_loss * micro.per_token(&weights)).sum(Kind::Float);
@@ -135,6 +129,17 @@ pub fn update(
         sums.updates += 1.0;
     }
     Ok(sums.metrics())
+}
+
+impl Aggregation {
+    /// The model layer's form of it. `constant` is what Dr. GRPO divides by, tokens.
+    pub(super) fn of(self, constant: usize) -> loss::Aggregation {
+        match self {
+            Self::TokenMean => loss::Aggregation::TokenMean,
+            Self::SeqMeanTokenMean => loss::Aggregation::SeqMeanTokenMean,
+            Self::SeqMeanTokenSumNorm => loss::Aggregation::SeqMeanTokenSumNorm(constant as f64),
+        }
+    }
 }
 
 #[derive(Default)]
