@@ -232,7 +232,7 @@ fn select_runs_on_batches_in_memory() -> Result<()> {
     let tables = || {
         vec![
             ("x", batches.clone()),
-            ("y.metrics", vec![Metric::encode(&[metric.clone()]).unwrap()]),
+            ("y.metrics", vec![Metric::encode(std::slice::from_ref(&metric)).unwrap()]),
         ]
     };
     let found = select(sql, tables(), runtime.handle())?;

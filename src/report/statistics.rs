@@ -126,7 +126,7 @@ mod tests {
     fn the_interval_has_the_width_of_the_normal_one() {
         // 400 problems, 30% solved: standard error sqrt(0.3 * 0.7 / 400) = 0.0229.
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 10 < 3)).collect();
-        let estimate = bootstrap_mean(&[values.clone()], "width").unwrap();
+        let estimate = bootstrap_mean(std::slice::from_ref(&values), "width").unwrap();
         assert!((estimate.mean - 0.3).abs() < 1e-12);
         assert!((estimate.high - 0.3 - 1.96 * 0.0229).abs() < 0.006, "{estimate:?}");
         assert!((0.3 - estimate.low - 1.96 * 0.0229).abs() < 0.006, "{estimate:?}");
@@ -146,7 +146,7 @@ mod tests {
         // Problems differ widely; on each, a is better by 0.05.
         let pairs: Vec<(f64, f64)> =
             (0..100).map(|i| (f64::from(i % 10) / 10.0 + 0.05, f64::from(i % 10) / 10.0)).collect();
-        let paired = bootstrap_difference(&[pairs.clone()], "pair").unwrap();
+        let paired = bootstrap_difference(std::slice::from_ref(&pairs), "pair").unwrap();
         assert_eq!(paired.sign(), Some(true));
         assert!(paired.high - paired.low < 1e-9);
         let even = pairs
