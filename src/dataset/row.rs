@@ -13,7 +13,7 @@ use datafusion::arrow::datatypes::{
 
 use crate::{Error, Result};
 
-/// A dataset's row: a struct declared by [`dataset!`](crate::dataset) with a named, versioned
+/// A dataset's row: a struct declared by [`dataset!`](macro@crate::dataset) with a named, versioned
 /// schema. No column is nullable.
 pub trait Row: Sized + Clone + Send + Sync + 'static {
     const NAME: &'static str;
