@@ -1,4 +1,4 @@
-//! From rewards to advantages. Pure; exact formulas in docs/method.md.
+//! From rewards to advantages. Pure.
 
 use serde::{Deserialize, Serialize};
 
