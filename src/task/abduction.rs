@@ -136,7 +136,7 @@ struct Search {
 
 impl Abduction {
     /// The head, then the premises: `CAB` for C from A and B. A tiny model finds the premises of C
-    /// by copying what stood behind C before; with an arrow between, it took ten times as long.
+    /// by copying what stood behind C before; with an arrow between, it stayed at chance.
     fn rule_text(&self, rule: &Rule) -> String {
         let body: Vec<_> = rule.body.iter().map(char::to_string).collect();
         if self.arrows {
