@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
-use triad::checkpoint::ModelConfig;
+use triad::checkpoint::{ModelConfig, init_weights};
 use triad::model::{
     AdamW, AdamWSettings, SampleRequest, Sampling, Transformer, loss, sample, set_threads,
 };
@@ -19,7 +19,7 @@ fn main() -> triad::Result<()> {
         "max_position_embeddings": 512, "tie_word_embeddings": true,
     });
     let config = ModelConfig::from_json(config.to_string().as_bytes())?;
-    let weights = Transformer::init(&config, 1)?;
+    let weights = init_weights(&config, 1, 0.02)?;
     let model = Transformer::load(&config, &weights, Device::Cpu, true)?;
     println!("parameters: {}", weights.values().map(|tensor| tensor.len()).sum::<usize>());
     for (rows, spread) in [(512, 1), (512, 8), (64, 8)] {

@@ -104,7 +104,7 @@ fn a_run_is_found_again_listed_shown_and_downloaded() {
     assert_eq!(list[0]["names"], "small/tasks");
 
     let shown = triad(&["show", &id[..8]]);
-    for part in ["job       generate version 1", "param     split: \"train\"", "prompt Utf8"] {
+    for part in ["job       generate version 3", "param     split: \"train\"", "prompt Utf8"] {
         assert!(shown.contains(part), "no `{part}` in\n{shown}");
     }
     assert_eq!(shown, triad(&["show", "tasks"]));
@@ -275,7 +275,7 @@ fn checkpoint(folder: &Path) {
         "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 64, "tie_word_embeddings": true});
     let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
-    let weights = init_weights(&config, 1).unwrap();
+    let weights = init_weights(&config, 1, 0.02).unwrap();
     Checkpoint { config, tokenizer, weights }.to_folder(folder).unwrap();
 }
 

@@ -7,7 +7,7 @@ fn tiny() -> Checkpoint {
         "max_position_embeddings": 64, "tie_word_embeddings": true, "extra_key": [1],
     });
     let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
-    let weights = init_weights(&config, 1).unwrap();
+    let weights = init_weights(&config, 1, 0.02).unwrap();
     let tokenizer = Tokenizer::train(std::iter::empty(), 263).unwrap();
     Checkpoint { config, tokenizer, weights }
 }
@@ -65,7 +65,7 @@ fn fresh_weights_have_the_promised_spread() {
     assert!((deviation("model.layers.1.mlp.down_proj.weight") - 0.01).abs() < 1e-3);
     assert_eq!(deviation("model.layers.0.self_attn.q_proj.bias"), 0.0);
     assert_eq!(deviation("model.norm.weight"), 1.0);
-    assert_ne!(weights, init_weights(&tiny().config, 2).unwrap());
+    assert_ne!(weights, init_weights(&tiny().config, 2, 0.02).unwrap());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn what_does_not_belong_together_is_named() {
 
     let mut small = tiny();
     small.config.vocab_size = 262;
-    small.weights = init_weights(&small.config, 1).unwrap();
+    small.weights = init_weights(&small.config, 1, 0.02).unwrap();
     let text = message(small.check());
     assert!(text.contains("disagree") && text.contains("263 ids") && text.contains("262 rows"));
 }

@@ -134,7 +134,7 @@ macro_rules! dataset {
         $($(#[$field_meta:meta])* $field:ident : $type:ty),* $(,)?
     }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct $row {
             $($(#[$field_meta])* pub $field: $type),*
         }

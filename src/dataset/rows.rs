@@ -4,7 +4,7 @@ use crate::dataset;
 
 dataset! {
     /// One certified task.
-    "tasks" v 1 struct Task {
+    "tasks" v 2 struct Task {
         /// `<family>-<first 16 digits of canonical>`.
         task_id: String,
         /// `deduction`, `induction`, `abduction`, `arithmetic`.
@@ -12,8 +12,20 @@ dataset! {
         level: u32,
         /// `train`, `validation` or `heldout`: a function of `canonical`.
         split: String,
+        /// Which of the family's kinds: `unique`, `cycle`, `reachability`, …
+        kind: String,
+        /// How much there is to read: literals, visible terms, premises.
+        size: u32,
+        /// How deep the reasoning goes: nested operators, operations of the rule, rules in a row.
+        depth: u32,
+        /// Nodes that the reference solver visits.
+        nodes: u64,
+        /// `compact` or `paper`.
+        style: String,
         /// The text given to the model, the opening `<think>` included.
         prompt: String,
+        /// The messages of a prompt in chat form, as JSON; else empty.
+        messages: String,
         /// One right answer, as a solver writes it.
         answer: String,
         /// The puzzle as JSON, for checkers.
@@ -62,7 +74,7 @@ dataset! {
 
 dataset! {
     /// What the checker said of one rollout.
-    "verdicts" v 1 struct Verdict {
+    "verdicts" v 2 struct Verdict {
         task_id: String,
         family: String,
         level: u32,
@@ -70,8 +82,13 @@ dataset! {
         step: u32,
         /// Exactly one think part, then exactly one answer part.
         format_ok: bool,
-        /// `correct`, `wrong` or `unparsed`.
+        /// `ok`, or what is wrong first: `missing </think>`, `repeated <answer>`, `disordered`,
+        /// `outside`.
+        format: String,
+        /// `correct`, `wrong`, `unparsed` or `missing`.
         verdict: String,
+        /// Where a wrong answer is wrong: `formula 3`, `goal C`; else empty.
+        place: String,
         correct: bool,
         reward: f32,
         /// The text in the answer part, empty without one.

@@ -123,7 +123,8 @@ proptest! {
     ) {
         let rows: Vec<Verdict> = rows.into_iter().map(|(text, flag, reward)| Verdict {
             task_id: text.clone(), family: text.clone(), level: 1, sample: 2, step: 3,
-            format_ok: !flag, verdict: text.clone(), correct: flag, reward, extracted: text,
+            format_ok: !flag, format: text.clone(), verdict: text.clone(), place: text.clone(),
+            correct: flag, reward, extracted: text,
         }).collect();
         prop_assert_eq!(decode_parquet::<Verdict>(encode_parquet(&rows).unwrap()).unwrap(), rows);
     }

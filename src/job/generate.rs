@@ -1,21 +1,13 @@
 //! `generate`: certified tasks of one family.
 
-use serde::{Deserialize, Serialize};
+use std::mem::take;
+
 use serde_json::Value;
 
 use super::{Context, Job, PART_ROWS, Port, parse};
-use crate::task::{self, Family, Level, Split};
+use crate::dataset::Task;
+use crate::task::{self, Request};
 use crate::{Error, Result};
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Spec {
-    family: Family,
-    split: Split,
-    #[serde(default)]
-    seed: u64,
-    levels: Vec<Level>,
-}
 
 pub struct Generate;
 
@@ -24,7 +16,7 @@ impl Job for Generate {
         "generate"
     }
     fn version(&self) -> u32 {
-        1
+        3
     }
     fn ports(&self) -> &'static [Port] {
         &[]
@@ -36,24 +28,63 @@ impl Job for Generate {
         true
     }
     fn resolve(&self, raw: &Value) -> Result<Value> {
-        let mut spec: Spec = parse(raw)?;
-        for level in &mut spec.levels {
-            *level = task::resolve(spec.family, level)?;
+        let mut request: Request = parse(raw)?;
+        for level in &mut request.levels {
+            *level = task::resolve(request.family, level)?;
         }
-        serde_json::to_value(spec).map_err(Error::defect)
+        serde_json::to_value(request).map_err(Error::defect)
     }
 
     /// Every shard draws the whole dataset, because a duplicate may stand in any other part, and
     /// writes only its own parts.
     fn run(&self, context: &mut Context) -> Result<()> {
-        let spec: Spec = context.spec()?;
-        let tasks = task::generate(spec.family, &spec.levels, spec.split, spec.seed)?;
-        for (part, rows) in tasks.chunks(PART_ROWS).enumerate() {
-            if context.shard.owns(part) {
-                context.write(part, rows)?;
-            }
-            context.progress.update("tasks", (part * PART_ROWS) as u64, tasks.len() as u64, "");
+        let request: Request = context.spec()?;
+        let total: usize = request.levels.iter().map(|level| level.count).sum();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut parts = Parts { context, total, rows: Vec::new(), part: 0 };
+        let panel = task::generate(&request, workers, &mut |rows| parts.add(rows))?;
+        parts.finish()?;
+        for finding in panel.findings() {
+            let name = format!("level {} {}", finding.group, finding.shortcut);
+            context.summarize(&name, finding.accuracy);
+            context.summarize(&format!("level {} chance", finding.group), finding.chance);
         }
+        Ok(())
+    }
+}
+
+/// Cuts the rows into parts and writes those of this shard.
+struct Parts<'a> {
+    context: &'a mut Context,
+    total: usize,
+    rows: Vec<Task>,
+    part: usize,
+}
+
+impl Parts<'_> {
+    fn add(&mut self, rows: Vec<Task>) -> Result<()> {
+        self.rows.extend(rows);
+        while self.rows.len() >= PART_ROWS {
+            let rest = self.rows.split_off(PART_ROWS);
+            self.write()?;
+            self.rows = rest;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.rows.is_empty() { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.context.check_stop()?;
+        let rows = take(&mut self.rows);
+        if self.context.shard.owns(self.part) {
+            self.context.write(self.part, &rows)?;
+        }
+        self.part += 1;
+        let done = (self.part * PART_ROWS).min(self.total);
+        self.context.progress.update("tasks", done as u64, self.total as u64, "");
         Ok(())
     }
 }

@@ -22,6 +22,13 @@ struct Spec {
     intermediate_size: usize,
     /// Longest sequence, tokens.
     context: usize,
+    /// Standard deviation of the weights; narrow models learn sooner from more than the default.
+    #[serde(default = "deviation")]
+    deviation: f64,
+}
+
+fn deviation() -> f64 {
+    0.02
 }
 
 pub struct Init;
@@ -54,6 +61,9 @@ impl Job for Init {
                 spec.heads, spec.kv_heads
             )));
         }
+        if !(spec.deviation > 0.0 && spec.deviation.is_finite()) {
+            return Err(Error::usage(format!("deviation {}: it must be above 0", spec.deviation)));
+        }
         serde_json::to_value(spec).map_err(Error::defect)
     }
 
@@ -81,7 +91,7 @@ impl Job for Init {
             "tie_word_embeddings": true,
         });
         let config: ModelConfig = serde_json::from_value(config).map_err(Error::defect)?;
-        let weights = init_weights(&config, spec.seed)?;
+        let weights = init_weights(&config, spec.seed, spec.deviation)?;
         context.write_checkpoint(&Checkpoint { config, tokenizer, weights })
     }
 }

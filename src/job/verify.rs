@@ -1,14 +1,14 @@
 //! `verify`: a verdict and a reward for every rollout.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::dataset::{Rollout, Task, Verdict, decode_parquet};
-use crate::reward::{Rule, judge};
-use crate::{Error, Result};
+use crate::reward::{Format, Judge, Rule};
+use crate::{Error, Result, task};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +23,7 @@ impl Job for Verify {
         "verify"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[
@@ -50,6 +50,7 @@ impl Job for Verify {
             .collect();
         let rollouts = context.input("rollouts")?.clone();
         let parts: Vec<_> = rollouts.manifest.parts("rollouts").cloned().collect();
+        let mut judges = HashMap::new();
         for (part, object) in parts.iter().enumerate() {
             if !context.shard.owns(part) {
                 continue;
@@ -58,18 +59,22 @@ impl Job for Verify {
             let place = format!("artifact {} {}", rollouts.manifest.id.short(), object.path);
             let rows: Vec<Rollout> = decode_parquet(context.wait(rollouts.read(&object.path))?)
                 .map_err(|e| e.at(&place))?;
-            let verdicts = rows
-                .iter()
-                .map(|rollout| {
-                    let task = tasks.get(&rollout.task_id).ok_or_else(|| {
-                        Error::data(format!(
-                            "{place}: task `{}` is not in the dataset of port `tasks`",
-                            rollout.task_id
-                        ))
-                    })?;
-                    verdict(task, rollout, spec.reward)
-                })
-                .collect::<Result<Vec<_>>>()?;
+            let mut verdicts = Vec::with_capacity(rows.len());
+            for rollout in &rows {
+                let judge = match judges.entry(rollout.task_id.clone()) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
+                        let task = tasks.get(&rollout.task_id).ok_or_else(|| {
+                            Error::data(format!(
+                                "{place}: task `{}` is not in the dataset of port `tasks`",
+                                rollout.task_id
+                            ))
+                        })?;
+                        entry.insert(Judge::new(task)?)
+                    }
+                };
+                verdicts.push(verdict(judge, rollout, spec.reward));
+            }
             context.write(part, &verdicts)?;
             context.progress.update("parts", part as u64 + 1, parts.len() as u64, "");
         }
@@ -77,19 +82,41 @@ impl Job for Verify {
     }
 }
 
-/// The verdict on one rollout of `task`.
-pub(super) fn verdict(task: &Task, rollout: &Rollout, rule: Rule) -> Result<Verdict> {
-    let judgement = judge(task, &rollout.response, rule)?;
-    Ok(Verdict {
+/// The verdict on one rollout of the judge's task.
+pub(super) fn verdict(judge: &Judge, rollout: &Rollout, rule: Rule) -> Verdict {
+    let judgement = judge.judge(&rollout.response, rule);
+    let found = judgement.verdict.as_ref();
+    Verdict {
         task_id: rollout.task_id.clone(),
         family: rollout.family.clone(),
         level: rollout.level,
         sample: rollout.sample,
         step: rollout.step,
-        format_ok: judgement.format_ok,
-        verdict: judgement.verdict.as_str().into(),
-        correct: judgement.verdict == crate::task::Verdict::Correct,
+        format_ok: judgement.format == Format::Ok,
+        format: judgement.format.to_string(),
+        verdict: found.map_or("missing", task::Verdict::as_str).into(),
+        place: match found {
+            Some(task::Verdict::Wrong(place)) => place.clone(),
+            _ => String::new(),
+        },
+        correct: found.is_some_and(task::Verdict::is_correct),
         reward: judgement.reward,
-        extracted: judgement.extracted,
-    })
+        extracted: judgement.extracted.into(),
+    }
+}
+
+/// The verdicts on `rollouts`, which hold the same number of responses to each of `tasks` in turn.
+#[cfg(feature = "torch")]
+pub(super) fn judge<'a>(
+    tasks: impl ExactSizeIterator<Item = &'a Task>,
+    rollouts: &[Rollout],
+    rule: Rule,
+) -> Result<Vec<Verdict>> {
+    let samples = rollouts.len() / tasks.len().max(1);
+    let mut verdicts = Vec::with_capacity(rollouts.len());
+    for (task, group) in tasks.zip(rollouts.chunks(samples.max(1))) {
+        let judge = Judge::new(task)?;
+        verdicts.extend(group.iter().map(|rollout| verdict(&judge, rollout, rule)));
+    }
+    Ok(verdicts)
 }

@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::{Dtype, HostTensor, ModelConfig, Weights, check_weights, init_weights};
+use crate::checkpoint::{Dtype, HostTensor, ModelConfig, Weights, check_weights};
 use crate::{Error, Result};
 
 /// One decoder layer. The projections that read the same input are stored as one matrix: one
@@ -33,11 +33,6 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Fresh f32 weights; see [`init_weights`].
-    pub fn init(config: &ModelConfig, seed: u64) -> Result<Weights> {
-        init_weights(config, seed)
-    }
-
     /// Puts `weights` on `device` as f32. `trainable`: gradients are tracked.
     pub fn load(
         config: &ModelConfig,

@@ -176,10 +176,12 @@ fn full() -> Data {
             sample,
             step: 0,
             format_ok: true,
+            format: "ok".into(),
             verdict: if correct { "correct" } else { "wrong" }.into(),
             correct,
             reward: 0.0,
             extracted: "\"<b>\"".into(),
+            place: String::new(),
         });
     }
     let metric =

@@ -70,10 +70,12 @@ async fn inputs(store: &Store) -> Inputs {
         sample,
         step: 0,
         format_ok: true,
+        format: "ok".into(),
         verdict: if correct { "correct" } else { "wrong" }.into(),
         correct,
         reward: if correct { 3.0 } else { -0.5 },
         extracted: String::new(),
+        place: String::new(),
     });
     let input = |name: &str, artifact| job::Input { name: name.into(), artifact };
     let tables = vec![

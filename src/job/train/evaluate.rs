@@ -7,7 +7,7 @@ use crate::Result;
 use crate::dataset::{Rollout, Score, Task, Verdict};
 use crate::job::Context;
 use crate::job::evaluate::Spec;
-use crate::job::verify::verdict;
+use crate::job::verify::judge;
 use crate::model::{self, Sampling, Transformer};
 use crate::reward::Rule;
 
@@ -52,10 +52,7 @@ pub fn run(context: &mut Context) -> Result<()> {
                 for (&(item, task), group) in
                     block.iter().zip(rows.chunks(sampler.samples as usize))
                 {
-                    let judged = group
-                        .iter()
-                        .map(|rollout| verdict(task, rollout, Rule::Correct))
-                        .collect::<Result<Vec<_>>>()?;
+                    let judged = judge([task].into_iter(), group, Rule::Correct)?;
                     let length: usize = group.iter().map(|row| row.tokens.len()).sum();
                     tokens += length;
                     let score = Score {

@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::{Metric, Rollout, Row, Task, Verdict};
 use crate::job::Context;
 use crate::job::rl::Spec;
-use crate::job::verify::verdict;
+use crate::job::verify::judge;
 use crate::model::{self, AdamW, AdamWSettings, Sampling, Transformer};
 use crate::{Error, Result, query};
 
@@ -77,11 +77,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         let rollouts = sampler.rollouts(&chosen)?;
         let drawn: usize = rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
         sampling.add(drawn, clock.elapsed());
-        let verdicts = rollouts
-            .iter()
-            .enumerate()
-            .map(|(i, rollout)| verdict(chosen[i / spec.samples].1, rollout, spec.reward))
-            .collect::<Result<Vec<_>>>()?;
+        let verdicts = judge(chosen.iter().map(|&(_, task)| task), &rollouts, spec.reward)?;
 
         let clock = Instant::now();
         let selected = select(&spec, &rollouts, &verdicts, context)?;
