@@ -2,9 +2,14 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::json::LineDelimitedWriter;
+use parquet::arrow::ArrowWriter;
 
 use super::{Globals, name, output};
+use crate::dataset::{Row, Task, encode_verl, read_batches};
+use crate::store::Artifact;
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -13,6 +18,17 @@ pub(super) struct Get {
     artifact: String,
     /// A new or empty folder
     dir: PathBuf,
+    /// Write each dataset as one file instead of the stored objects: jsonl, parquet, or (tasks
+    /// only) verl, the Parquet layout that verl reads
+    #[arg(long)]
+    format: Option<Layout>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Layout {
+    Jsonl,
+    Parquet,
+    Verl,
 }
 
 impl Get {
@@ -25,6 +41,9 @@ impl Get {
                 "folder `{}` is not empty; give a new one",
                 dir.display()
             )));
+        }
+        if let Some(layout) = self.format {
+            return export(&artifact, layout, dir).await;
         }
         for object in &artifact.manifest.objects {
             let inside =
@@ -51,4 +70,65 @@ impl Get {
             artifact.manifest.bytes()
         ))
     }
+}
+
+/// Writes every dataset of the artifact as one file of `layout`.
+async fn export(artifact: &Artifact, layout: Layout, dir: &Path) -> Result<()> {
+    let manifest = &artifact.manifest;
+    let failed = |e: std::io::Error| Error::try_again(format!("{}: {e}", dir.display()));
+    let datasets: Vec<&String> = manifest
+        .datasets
+        .keys()
+        .filter(|name| layout != Layout::Verl || *name == Task::NAME)
+        .collect();
+    if datasets.is_empty() {
+        let what = if layout == Layout::Verl { "dataset `tasks`" } else { "dataset" };
+        return Err(Error::usage(format!(
+            "artifact {} ({}) has no {what} to write",
+            manifest.id.short(),
+            manifest.job()
+        )));
+    }
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    for dataset in datasets {
+        let mut batches = Vec::new();
+        for object in manifest.parts(dataset) {
+            let bytes = artifact.read(&object.path).await?;
+            batches.extend(read_batches(bytes, dataset, None)?);
+        }
+        let (extension, bytes) = match layout {
+            Layout::Jsonl => ("jsonl", json_lines(&batches)?),
+            Layout::Parquet => ("parquet", one_parquet(&batches)?),
+            Layout::Verl => {
+                let tasks: Vec<Vec<Task>> =
+                    batches.iter().map(Task::decode).collect::<Result<_>>()?;
+                ("parquet", encode_verl(&tasks.concat())?.into())
+            }
+        };
+        let path = dir.join(format!("{dataset}.{extension}"));
+        std::fs::write(&path, bytes).map_err(failed)?;
+        output::line(format!("{}: {} rows", path.display(), manifest.rows(dataset)))?;
+    }
+    Ok(())
+}
+
+fn json_lines(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut writer = LineDelimitedWriter::new(&mut bytes);
+    writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(Error::defect)?;
+    writer.finish().map_err(Error::defect)?;
+    Ok(bytes)
+}
+
+fn one_parquet(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(first) = batches.first() {
+        let mut writer =
+            ArrowWriter::try_new(&mut bytes, first.schema(), None).map_err(Error::defect)?;
+        for batch in batches {
+            writer.write(batch).map_err(Error::defect)?;
+        }
+        writer.close().map_err(Error::defect)?;
+    }
+    Ok(bytes)
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command. stdout is data, stderr is logs and progress.
 
+mod audit;
 mod completions;
 mod environment;
 mod get;
@@ -75,6 +76,8 @@ enum Command {
     Show(show::Show),
     /// Download one artifact's objects, verified
     Get(get::Get),
+    /// Certify tasks: validity, uniqueness, duplicates, leakage, shortcuts
+    Audit(audit::Audit),
     /// Query datasets with SQL
     Query(query::Query),
     /// Try a model: continue a prompt
@@ -140,6 +143,7 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Ls(command) => command.execute(globals).await,
             Command::Show(command) => command.execute(globals).await,
             Command::Get(command) => command.execute(globals).await,
+            Command::Audit(command) => command.execute(globals).await,
             Command::Query(command) => command.execute(globals).await,
             #[cfg(feature = "torch")]
             Command::Sample(command) => command.execute(globals).await,

@@ -1,15 +1,19 @@
 //! Datasets: row types with published schemas, read and written as Parquet.
 
+mod foreign;
 mod parquet_io;
 #[doc(hidden)]
 pub mod row;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod verl;
 
+pub use foreign::read_objects;
 pub use parquet_io::{decode_parquet, encode_parquet, read_batches};
 pub use row::{Column, Row};
 pub use rows::{Example, Metric, Rollout, Score, Task, Verdict};
+pub use verl::encode_verl;
 
 /// Every dataset's name, version and Arrow schema, for the goldens under schemas/ and for SQL.
 pub fn schemas() -> Vec<(&'static str, u32, arrow::datatypes::SchemaRef)> {

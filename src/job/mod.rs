@@ -10,6 +10,7 @@ mod evaluate;
 mod filter;
 mod generate;
 mod import_checkpoint;
+mod import_tasks;
 mod init;
 mod merge;
 mod models;
@@ -94,6 +95,7 @@ pub trait Job: Sync {
 pub fn kinds() -> &'static [&'static dyn Job] {
     &[
         &generate::Generate,
+        &import_tasks::ImportTasks,
         &import_checkpoint::ImportCheckpoint,
         &init::Init,
         &demonstrate::Demonstrate,

@@ -15,11 +15,13 @@ macro_rules! for_family {
 mod abduction;
 mod any;
 mod arithmetic;
+mod audit;
 mod deduction;
 mod generate;
 mod induction;
 mod panel;
 mod puzzle;
+mod record;
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,9 +32,11 @@ use serde_json::{Map, Value};
 use crate::dataset::Task;
 use crate::{Error, Result};
 pub use any::AnyPuzzle;
+pub use audit::{Audit, Line};
 pub use generate::{Request, generate};
 pub use panel::{Finding, Panel};
 pub use puzzle::{Certificate, Fault, FaultKind, Form, Probe, Puzzle, Style, Verdict};
+pub use record::Record;
 
 /// The three meta-abilities, and the domain of stage C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
