@@ -40,7 +40,7 @@ struct Candidate {
 /// some at a time. Distinct means up to renaming and reordering, over all levels. A draw is named
 /// by (seed, family and level, number of the draw), so nothing depends on `workers`.
 ///
-/// Memory: 24 bytes or so for each task, and what the workers hold.
+/// Memory: a hash of 16 bytes for each task, in a hash set, and what the workers hold.
 pub fn generate(
     request: &Request,
     workers: usize,
