@@ -4,11 +4,12 @@ use std::path::{Component, Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::json::LineDelimitedWriter;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 
 use super::{Globals, name, output};
 use crate::dataset::{Row, Task, encode_verl, read_batches};
+use crate::query::{Format, write_results};
 use crate::store::Artifact;
 use crate::{Error, Result};
 
@@ -96,9 +97,11 @@ async fn export(artifact: &Artifact, layout: Layout, dir: &Path) -> Result<()> {
             let bytes = artifact.read(&object.path).await?;
             batches.extend(read_batches(bytes, dataset, None)?);
         }
+        let schema =
+            batches.first().map_or_else(|| SchemaRef::new(Schema::empty()), RecordBatch::schema);
         let (extension, bytes) = match layout {
-            Layout::Jsonl => ("jsonl", json_lines(&batches)?),
-            Layout::Parquet => ("parquet", one_parquet(&batches)?),
+            Layout::Jsonl => ("jsonl", json_lines(&schema, &batches)?),
+            Layout::Parquet => ("parquet", one_parquet(&schema, &batches)?),
             Layout::Verl => {
                 let tasks: Vec<Vec<Task>> =
                     batches.iter().map(Task::decode).collect::<Result<_>>()?;
@@ -112,23 +115,19 @@ async fn export(artifact: &Artifact, layout: Layout, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn json_lines(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+fn json_lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut writer = LineDelimitedWriter::new(&mut bytes);
-    writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(Error::defect)?;
-    writer.finish().map_err(Error::defect)?;
+    write_results(Format::Ndjson, schema, batches, &mut bytes)?;
     Ok(bytes)
 }
 
-fn one_parquet(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+fn one_parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if let Some(first) = batches.first() {
-        let mut writer =
-            ArrowWriter::try_new(&mut bytes, first.schema(), None).map_err(Error::defect)?;
-        for batch in batches {
-            writer.write(batch).map_err(Error::defect)?;
-        }
-        writer.close().map_err(Error::defect)?;
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, schema.clone(), None).map_err(Error::defect)?;
+    for batch in batches {
+        writer.write(batch).map_err(Error::defect)?;
     }
+    writer.close().map_err(Error::defect)?;
     Ok(bytes)
 }
