@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use super::*;
+use crate::reward::{Judge, Rule};
 
 fn request(family: Family, split: Split, seed: u64, levels: Vec<Level>) -> Request {
     Request { family, split, seed, form: Form::default(), levels }
@@ -63,7 +64,9 @@ fn every_task_is_certified_and_its_demonstration_is_right() {
             assert_eq!(distinct.len(), 400);
             for task in &tasks {
                 certify(task).unwrap();
-                assert!(!demonstrate(task).unwrap().is_empty());
+                let shown = response(&demonstrate(task).unwrap(), &task.answer);
+                let judged = Judge::new(task).unwrap().judge(&shown, Rule::Released);
+                assert_eq!(judged.reward, 3.0, "{shown}");
                 let puzzle = AnyPuzzle::of(task).unwrap();
                 assert_eq!(puzzle.check("perhaps"), Verdict::Unparsed, "{}", task.prompt);
                 assert_eq!(Split::of(&task.canonical), Split::Train);
