@@ -26,7 +26,7 @@ struct Progress {
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
-/// Parquet, since fractions do not survive serde_json to the last bit.
+/// Parquet, as the run commits them at its end.
 const METRICS: &str = "metrics.parquet";
 
 /// Commits the state after `step`.
