@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Certificate, Family, Fault, Form, Probe, Puzzle, Split, Style, Verdict};
 use crate::dataset::Task;
+use crate::entropy::Stream;
 use crate::{Error, Result};
 
 /// A puzzle of a family that is known only at run time.
@@ -19,11 +20,12 @@ trait Object: Send {
     fn trace(&self, style: Style) -> String;
     fn canonical(&self) -> String;
     fn probes(&self) -> [Vec<Probe>; 2];
+    fn renamed(&self, stream: &mut Stream) -> Option<Box<dyn Object>>;
     fn row(&self, family: Family, level: u32, form: Form, certificate: Certificate)
     -> Result<Task>;
 }
 
-impl<P: Puzzle> Object for P {
+impl<P: Puzzle + 'static> Object for P {
     fn certify(&self) -> Result<Certificate, Fault> {
         Puzzle::certify(self)
     }
@@ -38,6 +40,9 @@ impl<P: Puzzle> Object for P {
     }
     fn probes(&self) -> [Vec<Probe>; 2] {
         [self.blind(), self.shortcuts()]
+    }
+    fn renamed(&self, stream: &mut Stream) -> Option<Box<dyn Object>> {
+        Some(Box::new(Puzzle::renamed(self, stream)?))
     }
     fn row(
         &self,
@@ -104,6 +109,11 @@ impl AnyPuzzle {
     /// [`Puzzle::blind`] and [`Puzzle::shortcuts`].
     pub fn probes(&self) -> [Vec<Probe>; 2] {
         self.puzzle.probes()
+    }
+
+    /// [`Puzzle::renamed`].
+    pub fn renamed(&self, stream: &mut Stream) -> Option<Self> {
+        Some(Self { family: self.family, puzzle: self.puzzle.renamed(stream)? })
     }
 
     /// The row of a certified puzzle.

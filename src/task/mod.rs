@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::dataset::Task;
+use crate::entropy::Stream;
 use crate::{Error, Result};
 pub use any::AnyPuzzle;
 pub use audit::{Audit, Line};
@@ -153,6 +154,19 @@ fn resolve_parameters<P: Puzzle>(level: &Level) -> Result<Map<String, Value>> {
 /// The solver-written reasoning that stands between `<think>` and `</think>`.
 pub fn demonstrate(task: &Task) -> Result<String> {
     Ok(AnyPuzzle::of(task)?.trace(task.style.parse()?))
+}
+
+/// The task under other names and in another order, certified anew; its id is the same.
+///
+/// # Errors
+/// [`Error::Data`] where puzzles of this family have no names.
+pub fn renamed(task: &Task, stream: &mut Stream) -> Result<Task> {
+    let fail = |what: String| Error::data(format!("task `{}`: {what}", task.task_id));
+    let nameless = || fail(format!("a puzzle of {} has nothing to rename", task.family));
+    let puzzle = AnyPuzzle::of(task)?.renamed(stream).ok_or_else(nameless)?;
+    let certificate = puzzle.certify().map_err(|fault| fail(fault.detail))?;
+    let form = Form { style: task.style.parse()?, chat: !task.messages.is_empty() };
+    puzzle.row(task.level, form, certificate)
 }
 
 /// A whole response to a prompt that ends with an open `<think>`.

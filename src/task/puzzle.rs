@@ -176,6 +176,11 @@ pub trait Puzzle: Serialize + DeserializeOwned + Send {
     /// Appends bytes that are equal for puzzles that differ in names and order only, and for no
     /// others.
     fn canonical(&self, out: &mut Vec<u8>);
+    /// The same puzzle under other names and in another order, so that its canonical bytes are the
+    /// same; `None` where a puzzle has no names.
+    fn renamed(&self, _stream: &mut Stream) -> Option<Self> {
+        None
+    }
     /// How often guesses are right that look at no more than the form of the question: a coin for
     /// each statement, always the same answer. Chance is the best of their means over a dataset.
     fn blind(&self) -> Vec<Probe>;

@@ -143,3 +143,21 @@ fn the_papers_levels_can_be_drawn() {
         }
     }
 }
+
+#[test]
+fn renamed_tasks_keep_their_identity() {
+    let mut stream = Stream::new(1, "renamed", 0);
+    for family in Family::ALL {
+        let levels = vec![level(json!({"level": 1, "count": 20}))];
+        for task in draw(&request(family, Split::Train, 1, levels), 1).unwrap() {
+            let Ok(other) = renamed(&task, &mut stream) else {
+                assert!([Family::Induction, Family::Arithmetic].contains(&family), "{family}");
+                continue;
+            };
+            assert_eq!(other.task_id, task.task_id);
+            assert_eq!(other.canonical, task.canonical);
+            assert_ne!(other.prompt, task.prompt);
+            certify(&other).unwrap();
+        }
+    }
+}

@@ -65,7 +65,11 @@ struct Dice<'a> {
     left: u32,
 }
 
-impl Dice<'_> {
+impl<'a> Dice<'a> {
+    fn new(stream: &'a mut Stream) -> Self {
+        Self { stream, pool: 0, left: 0 }
+    }
+
     fn bits(&mut self, count: u32) -> u64 {
         if self.left < count {
             self.pool = self.stream.next_u64();
@@ -213,29 +217,33 @@ impl Builder<'_> {
 
     /// Goals, each with its chain and its decoy.
     fn reachability(&mut self) -> Option<Vec<u8>> {
-        let Parameters { goals: count, depth, distractors, .. } = *self.parameters;
+        let Parameters { goals: count, depth, decoys, distractors, .. } = *self.parameters;
         let mut goals = Vec::new();
         let mut ends = Vec::new();
         let extra = self.stream.between(distractors);
-        let mut rest = extra + count;
+        let mut rest = extra + if decoys { count } else { 0 };
         for left in (1..=count).rev() {
             let (goal, length) = (self.atom()?, self.stream.between(depth));
             let negated = self.negations(length, false);
             let chain = self.chain(goal, &negated)?;
+            goals.push(goal);
+            if !decoys {
+                ends.push([Some(chain), None]);
+                continue;
+            }
             let decoy_length = length.min(DECOY.max(rest.saturating_sub(SINGLE) / left));
             rest = rest.saturating_sub(decoy_length);
             let top = self.atom()?;
             // Negated where the chain is, counted from the end: or else the number of atoms that
             // follow in a round or two would tell which end is known.
             let decoy = self.chain(top, &negated[length - decoy_length..])?;
-            goals.push(goal);
-            ends.push([chain, decoy]);
+            ends.push([Some(chain), Some(decoy)]);
         }
         for _ in 0..rest.max(extra.min(SINGLE)) {
             self.distractor()?;
         }
         for ends in ends {
-            self.known.push(ends[self.stream.below(2)]);
+            self.known.extend(ends[self.stream.below(2)]);
         }
         Some(goals)
     }
@@ -315,7 +323,7 @@ fn conjunction(places: &[usize], atoms: &[u8]) -> Vec<Token> {
 impl Abduction {
     pub(super) fn drawn(parameters: &Parameters, stream: &mut Stream) -> Option<Self> {
         let (graph, known) = (Graph::default(), Vec::new());
-        let stream = Dice { stream, pool: 0, left: 0 };
+        let stream = Dice::new(stream);
         let mut builder = Builder { parameters, stream, graph, known };
         let (goals, mut abducibles) = match parameters.mode {
             Mode::Reachability => (builder.reachability()?, Vec::new()),
@@ -345,6 +353,19 @@ impl Abduction {
             depth,
             solved: Default::default(),
         })
+    }
+
+    pub(super) fn under_other_names(&self, stream: &mut Stream) -> Self {
+        let mut stream = Dice::new(stream);
+        let mut other = Self { solved: Default::default(), ..self.clone() };
+        other.names = names(self.graph.atoms, &mut stream);
+        stream.shuffle(&mut other.graph.rules);
+        stream.shuffle(&mut other.graph.constraints);
+        for list in [&mut other.known, &mut other.goals, &mut other.abducibles] {
+            stream.shuffle(list);
+        }
+        other.graph.index();
+        other
     }
 }
 

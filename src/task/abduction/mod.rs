@@ -64,7 +64,10 @@ pub struct Parameters {
     /// Rules between a goal and the atom that decides it.
     depth: [usize; 2],
     goals: usize,
-    /// Rules that lead to no goal, besides one for each goal. There are more where the goals'
+    /// Beside each goal's chain one that is drawn alike and leads to no goal. Without, shortcuts
+    /// tell the answer: that is for exercises, in reachability only.
+    decoys: bool,
+    /// Rules that lead to no goal, besides one for each goal with a decoy. There are more where the
     /// decoys need more.
     distractors: [usize; 2],
     /// Share of rules with two premises, both needed.
@@ -175,6 +178,7 @@ impl Puzzle for Abduction {
             mode: Mode::Reachability,
             depth: [level + 1, level + 2],
             goals: [1, 2, 2, 3, 3][level - 1],
+            decoys: true,
             distractors: [[3, 5], [5, 7], [7, 9], [8, 10], [10, 12]][level - 1],
             and_share: 0.25,
             or_share: 0.25,
@@ -197,6 +201,9 @@ impl Puzzle for Abduction {
                     "`{name}` is [{low}, {high}]; it must be [least, most] within {least}..={most}"
                 ));
             }
+        }
+        if parameters.mode == Mode::Explanation && !parameters.decoys {
+            return Err("`decoys` is false; puzzles of explanation always have them".into());
         }
         let chains = if parameters.mode == Mode::Explanation { abducibles[1] } else { 2 * goals };
         if *goals == 0 || *goals > 20 || chains * (depth[1] + 1) + distractors[1] > ATOMS / 2 {
@@ -272,6 +279,10 @@ impl Puzzle for Abduction {
     fn canonical(&self, out: &mut Vec<u8>) {
         out.push(self.mode as u8);
         canonical::Form::new(self).write(out);
+    }
+
+    fn renamed(&self, stream: &mut Stream) -> Option<Self> {
+        Some(self.under_other_names(stream))
     }
 
     fn blind(&self) -> Vec<Probe> {

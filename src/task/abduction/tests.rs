@@ -24,6 +24,7 @@ fn quickstart(index: u64) -> Abduction {
     let parameters = Parameters {
         depth: [2, 3],
         goals: 2,
+        decoys: true,
         distractors: [1, 3],
         and_share: 0.3,
         or_share: 0.3,

@@ -363,6 +363,19 @@ impl Puzzle for Deduction {
         canonical::write(self, out);
     }
 
+    fn renamed(&self, stream: &mut Stream) -> Option<Self> {
+        let mut names: Vec<u8> = (0..self.variables as u8).collect();
+        stream.shuffle(&mut names);
+        let mut formulas = self.formulas.clone();
+        for node in formulas.iter_mut().flat_map(|formula| &mut formula.0) {
+            if let Node::Variable(v) = node {
+                *v = names[usize::from(*v)];
+            }
+        }
+        stream.shuffle(&mut formulas);
+        Some(Self::new(self.variables, formulas, self.solutions))
+    }
+
     fn blind(&self) -> Vec<Probe> {
         shortcuts::blind(self)
     }
