@@ -104,7 +104,7 @@ fn a_run_is_found_again_listed_shown_and_downloaded() {
     assert_eq!(list[0]["names"], "small/tasks");
 
     let shown = triad(&["show", &id[..8]]);
-    for part in ["job       generate version 3", "param     split: \"train\"", "prompt Utf8"] {
+    for part in ["job       generate version 4", "param     split: \"train\"", "prompt Utf8"] {
         assert!(shown.contains(part), "no `{part}` in\n{shown}");
     }
     assert_eq!(shown, triad(&["show", "tasks"]));

@@ -16,7 +16,7 @@ impl Job for Generate {
         "generate"
     }
     fn version(&self) -> u32 {
-        3
+        4
     }
     fn ports(&self) -> &'static [Port] {
         &[]

@@ -132,6 +132,14 @@ pub fn eval<const B: usize>(nodes: &[Node], column: impl Fn(usize) -> [u64; B]) 
     stack[0]
 }
 
+/// The set of variables in a formula's nodes.
+pub fn variables(nodes: &[Node]) -> u64 {
+    nodes.iter().fold(0, |set, node| match node {
+        Node::Variable(v) => set | 1 << v,
+        _ => set,
+    })
+}
+
 impl Formula {
     pub fn value(&self, assignment: u64) -> bool {
         eval(&self.0, |v| [assignment >> v])[0] & 1 == 1
@@ -139,10 +147,7 @@ impl Formula {
 
     /// The set of variables in it.
     pub fn variables(&self) -> u64 {
-        self.0.iter().fold(0, |set, node| match node {
-            Node::Variable(v) => set | 1 << v,
-            _ => set,
-        })
+        variables(&self.0)
     }
 
     pub fn literals(&self) -> usize {

@@ -1,7 +1,7 @@
 //! Puzzles whose formulas narrow the assignments down together, none of them alone.
 
-use super::draw::{ATTEMPTS, Dice, MARGIN, named};
-use super::formula::{Formula, Node};
+use super::draw::{ATTEMPTS, Dice, MARGIN};
+use super::formula::{Formula, Node, variables};
 use super::shortcuts::Tables;
 use super::table::{self, BLOCK};
 use super::{Deduction, Parameters, Solutions, shortcuts};
@@ -64,9 +64,9 @@ impl Pool {
         }
     }
 
-    fn formula(&self, i: usize) -> Formula {
+    fn formula(&self, i: usize) -> &[Node] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
-        Formula(self.nodes[start..self.ends[i]].to_vec())
+        &self.nodes[start..self.ends[i]]
     }
 }
 
@@ -93,23 +93,45 @@ impl<'a> Narrowing<'a> {
 
     pub fn puzzle(&mut self, unsatisfiable: bool) -> Option<Deduction> {
         let [fewest, most] = self.parameters.formulas;
+        let fewest = fewest.max(self.needed()).min(most);
         let mut fixed = None;
         for attempt in 0..ATTEMPTS {
             if attempt % REUSE == 0 {
                 self.pool.fill(self.parameters, self.floor, &mut self.dice);
             }
             let count = fixed.unwrap_or_else(|| fewest + self.dice.below(most - fewest + 1));
-            let Some(mut puzzle) = self.satisfiable(count) else { continue };
+            let Some(mut last) = self.satisfiable(count) else { continue };
             if unsatisfiable {
                 // The number of formulas must not tell the kinds apart.
                 fixed = Some(count);
-                let Some(other) = self.contradicted() else { continue };
-                puzzle = other;
+                let Some(other) = self.contradicting() else { continue };
+                last = other;
             }
-            self.dice.stream.shuffle(&mut puzzle.formulas);
-            return Some(puzzle);
+            let mut formulas: Vec<Formula> =
+                self.with(last).map(|i| Formula(self.pool.formula(i).to_vec())).collect();
+            self.dice.stream.shuffle(&mut formulas);
+            let Parameters { variables, solutions, .. } = *self.parameters;
+            return Some(Deduction::new(variables, formulas, solutions));
         }
         None
+    }
+
+    /// The numbers of the chosen formulas and of one more.
+    fn with(&self, last: usize) -> impl Iterator<Item = usize> {
+        self.chosen.iter().copied().chain([last])
+    }
+
+    fn names_all(&self, last: usize) -> bool {
+        let all = u64::MAX >> (64 - self.parameters.variables);
+        self.with(last).fold(0, |set, i| set | variables(self.pool.formula(i))) == all
+    }
+
+    /// Formulas without which no puzzle comes about: those that leave no fewer than the floor must
+    /// exclude all but the solution together.
+    fn needed(&self) -> usize {
+        let all = 1usize << self.parameters.variables;
+        let out = if self.parameters.solutions.is_one() { all - 1 } else { 1 };
+        out.div_ceil((all - self.floor).max(1))
     }
 
     fn table(&self, i: usize) -> &[u64] {
@@ -133,7 +155,8 @@ impl<'a> Narrowing<'a> {
         self.chosen.push(i);
     }
 
-    fn satisfiable(&mut self, count: usize) -> Option<Deduction> {
+    /// Chooses all but the last of `count` formulas, and returns the last.
+    fn satisfiable(&mut self, count: usize) -> Option<usize> {
         let Parameters { variables, solutions, unsatisfiable, .. } = *self.parameters;
         let goal = match solutions {
             Solutions::One => 1,
@@ -145,48 +168,47 @@ impl<'a> Narrowing<'a> {
         let mut before = 1 << variables;
         for rest in (1..count).rev() {
             // To come down to the goal in equal factors, within a factor of two.
-            let ratio = (before as f32 / goal as f32).powf(rest as f32 / (rest + 1) as f32);
+            let ratio = root(before as f32 / goal as f32, rest, rest + 1);
             let most = ((2.0 * goal as f32 * ratio) as usize).min(before - 1);
             let (i, found) = self.find(goal + 1, most)?;
             self.choose(i);
             before = found;
         }
         let most = if solutions.is_one() { 1 } else { (2 * goal).min(before - 1) };
-        let (i, _) = self.find(1, most)?;
-        let puzzle = self.with(i);
-        let tables = self.tables(i);
-        (named(&puzzle)
-            && shortcuts::fair(&puzzle, &tables, unsatisfiable, MARGIN)
-            && (self.dice.stream.chance(LUCKY) || !shortcuts::lucky(&puzzle, &tables)))
-        .then_some(puzzle)
-    }
-
-    /// The puzzle of the chosen formulas and one more.
-    fn with(&self, last: usize) -> Deduction {
-        let Parameters { variables, solutions, .. } = *self.parameters;
-        let all = self.chosen.iter().chain([&last]);
-        Deduction::new(variables, all.map(|&i| self.pool.formula(i)).collect(), solutions)
-    }
-
-    fn tables(&self, last: usize) -> Tables {
-        let all: Vec<usize> = self.chosen.iter().copied().chain([last]).collect();
-        Tables {
-            variables: self.parameters.variables,
-            words: self.words,
-            bits: all.iter().flat_map(|&i| self.table(i)).copied().collect(),
-            counts: all.iter().map(|&i| self.pool.counts[i]).collect(),
+        let (last, found) = self.find(1, most)?;
+        if !self.names_all(last) {
+            return None;
         }
+        let tables = Tables {
+            variables,
+            bits: self.with(last).map(|i| self.table(i)).collect(),
+            counts: self.with(last).map(|i| self.pool.counts[i]).collect(),
+        };
+        // For one solution the floor of each formula sees to fairness.
+        if !solutions.is_one() && !shortcuts::fair(&tables, found, unsatisfiable, MARGIN) {
+            return None;
+        }
+        let formulas: Vec<&[Node]> = self.with(last).map(|i| self.pool.formula(i)).collect();
+        let pairs = self.left.iter().zip(self.table(last));
+        let solved: Vec<u64> = pairs.map(|(a, b)| a & b).collect();
+        let lucky = count > 1 && shortcuts::lucky(&formulas, &tables, &solved);
+        (!lucky || self.dice.stream.chance(LUCKY)).then_some(last)
     }
 
-    /// An unsatisfiable puzzle: the last formula of a satisfiable one chosen anew, so that what the
-    /// others are like tells nothing about it. It contradicts none of them by itself.
-    fn contradicted(&mut self) -> Option<Deduction> {
-        let clash =
-            |i: usize, j: usize| self.table(i).iter().zip(self.table(j)).all(|(a, b)| a & b == 0);
-        let i = (0..self.pool.ends.len()).find(|&i| {
-            let mut pairs = self.table(i).iter().zip(&self.left);
-            pairs.all(|(a, b)| a & b == 0) && !self.chosen.iter().any(|&j| clash(i, j))
+    /// Another last formula, for an unsatisfiable puzzle, so that what the others are like tells
+    /// nothing about it. It contradicts none of them by itself.
+    fn contradicting(&mut self) -> Option<usize> {
+        let last = (0..self.pool.ends.len()).find(|&i| {
+            table::disjoint(self.table(i), &self.left)
+                && !self.chosen.iter().any(|&j| table::disjoint(self.table(i), self.table(j)))
         })?;
-        Some(self.with(i)).filter(named)
+        self.names_all(last).then_some(last)
     }
+}
+
+/// `x` to the power of `over / under`, for `x` >= 1, within a few per cent: the bits of a float are
+/// about its logarithm. The same on every machine, which `powf` is not.
+fn root(x: f32, over: usize, under: usize) -> f32 {
+    let one = 1f32.to_bits();
+    f32::from_bits(one + ((x.to_bits() - one) as u64 * over as u64 / under as u64) as u32)
 }

@@ -42,34 +42,35 @@ fn share(right: bool) -> f64 {
     f64::from(u8::from(right))
 }
 
-/// The truth tables of the formulas.
-pub struct Tables {
+/// The truth tables of formulas, and how many assignments satisfy each.
+pub struct Tables<'a> {
     pub variables: usize,
-    pub words: usize,
-    pub bits: Vec<u64>,
+    pub bits: Vec<&'a [u64]>,
     pub counts: Vec<usize>,
 }
 
-impl Tables {
-    fn new(puzzle: &Deduction) -> Self {
-        let (variables, words) = (puzzle.variables, table::words(puzzle.variables));
-        let mut bits = Vec::with_capacity(words * puzzle.formulas.len());
-        for formula in &puzzle.formulas {
-            if words == 1 {
-                bits.extend(table::truth::<1>(&formula.0, variables, 0));
-                continue;
-            }
-            for first in (0..words).step_by(table::BLOCK) {
-                let block = table::truth::<{ table::BLOCK }>(&formula.0, variables, first);
-                bits.extend(block.iter().take(words - first));
-            }
+/// The words of the formulas' truth tables, one formula after the other.
+fn evaluated(puzzle: &Deduction) -> Vec<u64> {
+    let (variables, words) = (puzzle.variables, table::words(puzzle.variables));
+    let mut bits = Vec::with_capacity(words * puzzle.formulas.len());
+    for formula in &puzzle.formulas {
+        if words == 1 {
+            bits.extend(table::truth::<1>(&formula.0, variables, 0));
+            continue;
         }
-        let counts = bits.chunks(words).map(table::ones).collect();
-        Self { variables, words, bits, counts }
+        for first in (0..words).step_by(table::BLOCK) {
+            let block = table::truth::<{ table::BLOCK }>(&formula.0, variables, first);
+            bits.extend(block.iter().take(words - first));
+        }
     }
+    bits
+}
 
-    fn of(&self, formula: usize) -> &[u64] {
-        &self.bits[formula * self.words..(formula + 1) * self.words]
+impl<'a> Tables<'a> {
+    fn new(variables: usize, bits: &'a [u64]) -> Self {
+        let bits: Vec<&[u64]> = bits.chunks(table::words(variables)).collect();
+        let counts = bits.iter().map(|bits| table::ones(bits)).collect();
+        Self { variables, bits, counts }
     }
 
     fn tightest(&self) -> usize {
@@ -78,7 +79,7 @@ impl Tables {
 
     /// The satisfying assignment of a formula with the least or the greatest number.
     fn end(&self, formula: usize, low: bool) -> Option<u64> {
-        let mut words = self.of(formula).iter().enumerate();
+        let mut words = self.bits[formula].iter().enumerate();
         let (word, bits) = if low {
             words.find(|(_, bits)| **bits != 0)?
         } else {
@@ -92,7 +93,7 @@ impl Tables {
     /// the product over formulas of the odds among the assignments that satisfy the formula.
     fn odds(&self) -> Vec<f64> {
         let odds = |v: usize, i: usize| {
-            let pairs = self.of(i).iter().enumerate();
+            let pairs = self.bits[i].iter().enumerate();
             let ones: u32 = pairs
                 .map(|(word, bits)| (bits & table::column(self.variables, v, word)).count_ones())
                 .sum();
@@ -107,14 +108,14 @@ impl Tables {
     /// Whether two formulas exclude each other.
     fn contradict(&self) -> bool {
         let n = self.counts.len();
-        (0..n).any(|i| (0..i).any(|j| self.of(i).iter().zip(self.of(j)).all(|(a, b)| a & b == 0)))
+        (0..n).any(|i| (0..i).any(|j| table::disjoint(self.bits[i], self.bits[j])))
     }
 }
 
 /// For each variable how much more often it stands plain than negated; and the same where a literal
 /// counts by what it does to the formula: the other way round under a negation or before an
 /// implication's arrow, not at all under ↔ and ⊕.
-fn polarity(puzzle: &Deduction) -> [[i32; MAX_VARIABLES]; 2] {
+fn polarity(formulas: &[&[Node]]) -> [[i32; MAX_VARIABLES]; 2] {
     type Sums = [[i32; MAX_VARIABLES]; 2];
     fn walk(nodes: &mut std::slice::Iter<Node>, plain: i32, signed: i32, sums: &mut Sums) {
         match nodes.next() {
@@ -139,14 +140,14 @@ fn polarity(puzzle: &Deduction) -> [[i32; MAX_VARIABLES]; 2] {
         }
     }
     let mut sums = [[0; MAX_VARIABLES]; 2];
-    for formula in &puzzle.formulas {
-        walk(&mut formula.0.iter(), 1, 1, &mut sums);
+    for formula in formulas {
+        walk(&mut formula.iter(), 1, 1, &mut sums);
     }
     sums
 }
 
 /// The values that formulas state outright, through conjunctions only; the others by `rest`.
-fn units(puzzle: &Deduction, rest: u64) -> u64 {
+fn units(formulas: &[&[Node]], rest: u64) -> u64 {
     fn walk(nodes: &mut std::slice::Iter<Node>, need: Option<bool>, values: &mut u64) {
         match nodes.next() {
             Some(Node::Variable(v)) => match need {
@@ -169,80 +170,81 @@ fn units(puzzle: &Deduction, rest: u64) -> u64 {
         }
     }
     let mut values = rest;
-    for formula in &puzzle.formulas {
-        walk(&mut formula.0.iter(), Some(true), &mut values);
+    for formula in formulas {
+        walk(&mut formula.iter(), Some(true), &mut values);
     }
     values
 }
 
-/// The assignments that cheap solvers propose.
-fn guesses(puzzle: &Deduction, tables: Option<&Tables>) -> Vec<(&'static str, u64)> {
+type Guess = (&'static str, u64);
+
+/// The assignments that solvers propose who count literals.
+fn counted(variables: usize, formulas: &[&[Node]]) -> [Guess; 5] {
     let majority = |sums: &[i32; MAX_VARIABLES], even: u64| {
-        (0..puzzle.variables).fold(0, |set, v| match sums[v] {
+        (0..variables).fold(0, |set, v| match sums[v] {
             0 => set | even & 1 << v,
             sum => set | u64::from(sum > 0) << v,
         })
     };
-    let [literals, signed] = &polarity(puzzle);
-    let mut guesses = Vec::with_capacity(12);
-    guesses.extend([
+    let [literals, signed] = &polarity(formulas);
+    [
         ("literal majority", majority(literals, 0)),
         ("literal majority, else true", majority(literals, u64::MAX)),
         ("signed literal majority", majority(signed, 0)),
         ("signed literal majority, else true", majority(signed, u64::MAX)),
-        ("stated values, else literal majority", units(puzzle, majority(signed, u64::MAX))),
-    ]);
-    let Some(tables) = tables else { return guesses };
-    if puzzle.formulas.len() == 1 {
-        return guesses;
-    }
+        ("stated values, else literal majority", units(formulas, majority(signed, u64::MAX))),
+    ]
+}
+
+/// The assignments that solvers propose who look at each formula's truth table.
+fn tabled(tables: &Tables) -> impl Iterator<Item = Guess> {
     let tightest = tables.tightest();
     let ends = [("tightest formula, low", true), ("tightest formula, high", false)];
-    guesses
-        .extend(ends.iter().filter_map(|(name, low)| Some((*name, tables.end(tightest, *low)?))));
     let odds = tables.odds();
     let likely = (0..).zip(&odds).fold(0, |set, (v, odds)| set | u64::from(*odds > 1.0) << v);
-    guesses.push((ODDS, likely));
     let sure = |v: &usize| odds[*v].max(odds[*v].recip());
     let unsure = (0..odds.len()).min_by(|a, b| sure(a).total_cmp(&sure(b)));
-    guesses.push(("odds, the least sure turned", likely ^ unsure.map_or(0, |v| 1 << v)));
-    guesses
+    let turned = likely ^ unsure.map_or(0, |v| 1 << v);
+    ends.into_iter()
+        .filter_map(move |(name, low)| Some((name, tables.end(tightest, low)?)))
+        .chain([(ODDS, likely), ("odds, the least sure turned", turned)])
 }
 
-fn tables(puzzle: &Deduction) -> Option<Tables> {
-    puzzle.tabled().then(|| Tables::new(puzzle))
-}
-
-/// Whether some cheap guess solves the puzzle.
-pub fn lucky(puzzle: &Deduction, tables: &Tables) -> bool {
-    guesses(puzzle, Some(tables)).into_iter().any(|(_, guess)| right(puzzle, guess))
+/// Whether some cheap guess is among the `solutions`, a truth table, of several formulas.
+pub fn lucky(formulas: &[&[Node]], tables: &Tables, solutions: &[u64]) -> bool {
+    let right = |(_, guess): Guess| {
+        let number = table::assignment(tables.variables, guess as usize) as usize;
+        solutions[number / 64] >> (number % 64) & 1 == 1
+    };
+    counted(tables.variables, formulas).into_iter().any(right) || tabled(tables).any(right)
 }
 
 /// Whether a random assignment that satisfies the tightest formula is no better than chance plus a
 /// margin. For one solution the floor of each formula sees to that.
-pub fn fair(puzzle: &Deduction, tables: &Tables, unsatisfiable: f64, margin: f64) -> bool {
-    if puzzle.solutions.is_one() {
-        return true;
-    }
-    let (count, satisfiable) = (solutions(puzzle) as f64, 1.0 - unsatisfiable);
-    let chance = unsatisfiable.max(satisfiable * count / (puzzle.variables as f64).exp2());
+pub fn fair(tables: &Tables, solutions: usize, unsatisfiable: f64, margin: f64) -> bool {
+    let (count, satisfiable) = (solutions as f64, 1.0 - unsatisfiable);
+    let chance = unsatisfiable.max(satisfiable * count / (tables.variables as f64).exp2());
     satisfiable * count / tables.counts[tables.tightest()] as f64 <= chance + margin
 }
 
 pub fn all(puzzle: &Deduction) -> Vec<Probe> {
-    let tables = tables(puzzle);
-    let never = puzzle.solved() == Solved::Never;
-    let guesses = guesses(puzzle, tables.as_ref());
-    let right = |guess: u64| share(right(puzzle, guess));
+    let formulas: Vec<&[Node]> = puzzle.formulas.iter().map(|formula| &formula.0[..]).collect();
+    let right = |(name, guess): Guess| (name, share(right(puzzle, guess)));
     let mut probes: Vec<Probe> =
-        guesses.iter().map(|(name, guess)| (*name, right(*guess))).collect();
+        counted(puzzle.variables, &formulas).into_iter().map(right).collect();
     // To satisfy the only formula is all there is to do.
-    let Some(tables) = tables.filter(|_| puzzle.formulas.len() > 1) else { return probes };
+    if !puzzle.tabled() || formulas.len() == 1 {
+        return probes;
+    }
+    let words = evaluated(puzzle);
+    let tables = Tables::new(puzzle.variables, &words);
+    probes.extend(tabled(&tables).map(right));
+    let never = puzzle.solved() == Solved::Never;
     let solutions = solutions(puzzle);
     // How often a random assignment that satisfies one formula satisfies all.
     let alone = |i: usize| solutions as f64 / tables.counts[i].max(1) as f64;
     let tightest = tables.tightest();
-    let odds = guesses.iter().find(|(name, _)| *name == ODDS).map_or(0.0, |(_, g)| right(*g));
+    let odds = probes.iter().find(|(name, _)| *name == ODDS).map_or(0.0, |(_, odds)| *odds);
     let expected: f64 =
         tables.counts.iter().fold((puzzle.variables as f64).exp2(), |left, count| {
             left * *count as f64 / (puzzle.variables as f64).exp2()

@@ -65,6 +65,11 @@ pub fn ones(table: &[u64]) -> usize {
     table.iter().map(|word| word.count_ones() as usize).sum()
 }
 
+/// Whether no assignment stands in both truth tables.
+pub fn disjoint(a: &[u64], b: &[u64]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a & b == 0)
+}
+
 /// How many assignments satisfy all formulas, and the first two of them; counts no further than
 /// `limit`.
 pub fn solutions(
