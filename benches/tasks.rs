@@ -6,6 +6,10 @@ use std::time::Instant;
 use triad::reward::{Judge, Rule};
 use triad::task::{Family, Form, Level, Request, Split, Style, generate, response};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs of each figure; the median is printed with the extremes.
 const RUNS: usize = 5;
 
