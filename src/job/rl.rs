@@ -62,6 +62,9 @@ pub(super) struct Lesson {
     pub level: u32,
     /// RL iterations at this level.
     pub steps: usize,
+    /// Share of an iteration's prompts that come from the levels before, lest they be forgotten.
+    #[serde(default)]
+    pub review: f64,
 }
 
 /// The KL term to the frozen reference, a part of the loss.
@@ -154,6 +157,12 @@ impl Job for Rl {
             if value == 0 {
                 return Err(Error::usage(format!("{name} 0: at least 1 is needed")));
             }
+        }
+        if let Some(lesson) = spec.curriculum.iter().find(|l| !(0.0..1.0).contains(&l.review)) {
+            return Err(Error::usage(format!(
+                "review {}: it must be a share, at least 0 and below 1",
+                lesson.review
+            )));
         }
         if spec.temperature <= 0.0 {
             return Err(Error::usage(format!(

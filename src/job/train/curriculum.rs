@@ -9,7 +9,16 @@ pub struct Curriculum {
     seed: u64,
     /// Tasks in an iteration.
     prompts: usize,
-    lessons: Vec<(Lesson, Vec<usize>)>,
+    lessons: Vec<Plan>,
+}
+
+/// A lesson and its tasks, as indices into the dataset.
+struct Plan {
+    lesson: Lesson,
+    own: Vec<usize>,
+    /// Of the levels before, and how many of them an iteration takes.
+    earlier: Vec<usize>,
+    review: usize,
 }
 
 /// One RL iteration.
@@ -23,54 +32,63 @@ pub struct Iteration {
 
 impl Curriculum {
     pub fn new(seed: u64, prompts: usize, lessons: &[Lesson], tasks: &[Task]) -> Result<Self> {
-        let lessons = lessons
-            .iter()
-            .map(|lesson| {
-                let pool: Vec<usize> =
-                    (0..tasks.len()).filter(|&i| tasks[i].level == lesson.level).collect();
-                if pool.is_empty() {
-                    return Err(Error::usage(format!(
-                        "curriculum: level {} has no task in port `tasks`",
-                        lesson.level
-                    )));
-                }
-                Ok((lesson.clone(), pool))
-            })
-            .collect::<Result<_>>()?;
+        let of = |wanted: &dyn Fn(u32) -> bool| -> Vec<usize> {
+            (0..tasks.len()).filter(|&i| wanted(tasks[i].level)).collect()
+        };
+        let plan = |(number, lesson): (usize, &Lesson)| {
+            let own = of(&|level| level == lesson.level);
+            if own.is_empty() {
+                return Err(Error::usage(format!(
+                    "curriculum: level {} has no task in port `tasks`",
+                    lesson.level
+                )));
+            }
+            let before = &lessons[..number];
+            let earlier = of(&|level| {
+                level != lesson.level && before.iter().any(|lesson| lesson.level == level)
+            });
+            let share = if earlier.is_empty() { 0.0 } else { lesson.review };
+            let review = (share * prompts as f64).round() as usize;
+            Ok(Plan { lesson: lesson.clone(), own, earlier, review })
+        };
+        let lessons = lessons.iter().enumerate().map(plan).collect::<Result<_>>()?;
         Ok(Self { seed, prompts, lessons })
     }
 
     /// Iterations over all lessons.
     pub fn len(&self) -> usize {
-        self.lessons.iter().map(|(lesson, _)| lesson.steps).sum()
+        self.lessons.iter().map(|plan| plan.lesson.steps).sum()
     }
 
     /// Iteration `index`, from 0: a function of the index alone.
     pub fn iteration(&self, index: usize) -> Option<Iteration> {
         let mut nth = index;
-        for (number, (lesson, pool)) in self.lessons.iter().enumerate() {
-            if nth >= lesson.steps {
-                nth -= lesson.steps;
+        for (number, plan) in self.lessons.iter().enumerate() {
+            if nth >= plan.lesson.steps {
+                nth -= plan.lesson.steps;
                 continue;
             }
-            let mut tasks = Vec::with_capacity(self.prompts);
-            let (mut epoch, mut order) = (usize::MAX, Vec::new());
-            for position in nth * self.prompts..(nth + 1) * self.prompts {
-                if position / pool.len() != epoch {
-                    epoch = position / pool.len();
-                    order = self.order(number, pool, epoch);
-                }
-                tasks.push(order[position % pool.len()]);
-            }
-            return Some(Iteration { level: lesson.level, fresh: nth == 0, tasks });
+            let name = format!("rl/lesson-{number}");
+            let mut tasks = self.take(&name, &plan.own, nth, self.prompts - plan.review);
+            tasks.extend(self.take(&format!("{name}/review"), &plan.earlier, nth, plan.review));
+            return Some(Iteration { level: plan.lesson.level, fresh: nth == 0, tasks });
         }
         None
     }
 
-    fn order(&self, lesson: usize, pool: &[usize], epoch: usize) -> Vec<usize> {
-        let mut order = pool.to_vec();
-        Stream::new(self.seed, &format!("rl/lesson-{lesson}"), epoch as u64).shuffle(&mut order);
-        order
+    /// The `nth` handful of `count` tasks of a pool in shuffled epochs.
+    fn take(&self, name: &str, pool: &[usize], nth: usize, count: usize) -> Vec<usize> {
+        let mut tasks = Vec::with_capacity(count);
+        let (mut epoch, mut order) = (usize::MAX, Vec::new());
+        for position in nth * count..(nth + 1) * count {
+            if position / pool.len() != epoch {
+                epoch = position / pool.len();
+                order = pool.to_vec();
+                Stream::new(self.seed, name, epoch as u64).shuffle(&mut order);
+            }
+            tasks.push(order[position % pool.len()]);
+        }
+        tasks
     }
 }
 
@@ -82,10 +100,30 @@ mod tests {
         Task { level, ..Task::default() }
     }
 
+    fn lesson(level: u32, steps: usize, review: f64) -> Lesson {
+        Lesson { level, steps, review }
+    }
+
+    #[test]
+    fn a_review_takes_its_share_from_the_levels_before() {
+        let tasks: Vec<Task> = (0..30).map(|i| task(1 + i % 3)).collect();
+        let lessons = [lesson(1, 2, 0.4), lesson(3, 2, 0.4), lesson(2, 3, 0.4)];
+        let curriculum = Curriculum::new(7, 5, &lessons, &tasks).unwrap();
+        let levels = |index| {
+            let tasks = curriculum.iteration(index).unwrap().tasks;
+            tasks.into_iter().map(|i| 1 + i as u32 % 3).collect::<Vec<_>>()
+        };
+        assert_eq!(levels(0), [1; 5]);
+        assert_eq!(levels(2), [3, 3, 3, 1, 1]);
+        let last: Vec<u32> = (4..7).flat_map(levels).collect();
+        assert_eq!(last.iter().filter(|&&level| level == 2).count(), 9);
+        assert!(last.contains(&1) && last.contains(&3), "{last:?}");
+    }
+
     #[test]
     fn levels_come_in_order_and_epochs_see_every_task_once() {
         let tasks: Vec<Task> = (0..20).map(|i| task(1 + i % 2)).collect();
-        let lessons = [Lesson { level: 2, steps: 4 }, Lesson { level: 1, steps: 2 }];
+        let lessons = [lesson(2, 4, 0.0), lesson(1, 2, 0.0)];
         let curriculum = Curriculum::new(7, 5, &lessons, &tasks).unwrap();
         assert_eq!(curriculum.len(), 6);
         let all: Vec<Iteration> = (0..6).map(|i| curriculum.iteration(i).unwrap()).collect();
@@ -99,6 +137,6 @@ mod tests {
         epoch.sort_unstable();
         assert_eq!(epoch, (0..20).filter(|i| i % 2 == 1).collect::<Vec<_>>());
         assert_ne!(all[0].tasks, all[2].tasks);
-        assert!(Curriculum::new(7, 5, &[Lesson { level: 3, steps: 1 }], &tasks).is_err());
+        assert!(Curriculum::new(7, 5, &[lesson(3, 1, 0.0)], &tasks).is_err());
     }
 }
