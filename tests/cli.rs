@@ -307,3 +307,49 @@ fn a_local_checkpoint_can_be_sampled_and_a_broken_one_says_what_is_wrong() {
     let truncated = failure(dir.path(), &["sample", "model", "--prompt", "ab"]);
     assert!(truncated.starts_with("65: error: model: model.safetensors"), "{truncated}");
 }
+
+#[cfg(feature = "torch")]
+#[test]
+fn stored_responses_are_judged_by_another_rule_without_sampling() {
+    let seedling = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
+    let pipeline = format!(
+        "\
+pipeline: small
+stages:
+  base: {{job: import-checkpoint, params: {{path: {seedling:?}}}}}
+  tasks:
+    job: generate
+    params: {{family: arithmetic, split: heldout, levels: [{{level: 1, count: 40}}]}}
+  rollouts:
+    job: rollout
+    params: {{samples: 2, max_new_tokens: 40}}
+    inputs: {{checkpoint: base, tasks: tasks}}
+  released:
+    job: verify
+    params: {{reward: released}}
+    inputs: {{tasks: tasks, rollouts: rollouts}}
+"
+    );
+    let dir = folder(&pipeline);
+    stdout(dir.path(), &["run", "small.yaml"]);
+    let again = "  plain:
+    job: verify
+    params: {reward: correct}
+    inputs: {tasks: tasks, rollouts: rollouts}
+";
+    std::fs::write(dir.path().join("small.yaml"), pipeline + again).unwrap();
+    let table = stdout(dir.path(), &["run", "small.yaml"]);
+    assert_eq!(table.matches("committed").count(), 1, "{table}");
+    let sql = "SELECT a.reward AS released, b.reward AS plain, count(*) AS n \
+               FROM small.released a JOIN small.plain b USING (task_id, sample) \
+               GROUP BY a.reward, b.reward ORDER BY a.reward, b.reward";
+    let rows = stdout(dir.path(), &["query", sql, "--format", "csv"]);
+    let rows: Vec<Vec<f64>> = rows
+        .lines()
+        .skip(1)
+        .map(|row| row.split(',').map(|cell| cell.parse().unwrap()).collect())
+        .collect();
+    assert!(rows.len() > 1, "{rows:?}");
+    assert_eq!(rows.iter().map(|row| row[2]).sum::<f64>(), 80.0);
+    assert!(rows.iter().all(|row| (row[0] == 3.0) == (row[1] == 1.0)), "{rows:?}");
+}
