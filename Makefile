@@ -1,6 +1,8 @@
 # make quickstart, make test: all they need goes into this folder, nothing needs root.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 STORE ?=
+# Stands in every manifest as the program's origin.
+export TRIAD_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 
 .PHONY: setup libtorch build quickstart test lint
 

@@ -120,6 +120,7 @@ pub fn manifest(of: &str) -> Manifest {
         summary: BTreeMap::new(),
         producer: Producer {
             triad: "0".into(),
+            commit: None,
             device: "cpu".into(),
             started: Default::default(),
             seconds: 0.0,

@@ -86,9 +86,10 @@ fn facts(manifest: &Manifest, names: &[String]) -> String {
         format!("kind      {}", manifest.kind),
         format!("job       {} version {}", manifest.job(), manifest.identity["version"]),
         format!(
-            "made      {} by triad {} on {} in {} s",
+            "made      {} by triad {}{} on {} in {} s",
             output::text(&output::started(manifest)),
             producer.triad,
+            producer.commit.as_ref().map_or(String::new(), |commit| format!(" ({commit})")),
             producer.device,
             output::text(&output::seconds(manifest))
         ),

@@ -119,6 +119,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         summary: context.summary,
         producer: Producer {
             triad: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("TRIAD_COMMIT").filter(|c| !c.is_empty()).map(Into::into),
             device: context.device,
             started,
             seconds,

@@ -37,6 +37,7 @@ async fn commit<R: Row>(
     }
     let producer = Producer {
         triad: "test".into(),
+        commit: None,
         device: "cpu".into(),
         started: entropy::now(),
         seconds: 1.5,

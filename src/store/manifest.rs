@@ -95,6 +95,9 @@ impl ObjectEntry {
 #[serde(deny_unknown_fields)]
 pub struct Producer {
     pub triad: String,
+    /// The commit it was built from, where the build knew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     pub device: String,
     pub started: DateTime<Utc>,
     pub seconds: f64,

@@ -27,6 +27,7 @@ async fn commit<R: Row>(store: &Store, rows: &[R]) -> Artifact {
     let schema = SchemaRef { schema: R::NAME.into(), version: R::VERSION };
     let producer = Producer {
         triad: "test".into(),
+        commit: None,
         device: "cpu".into(),
         started: entropy::now(),
         seconds: 0.0,
