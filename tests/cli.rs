@@ -322,7 +322,7 @@ stages:
     params: {{family: arithmetic, split: heldout, levels: [{{level: 1, count: 40}}]}}
   rollouts:
     job: rollout
-    params: {{samples: 2, max_new_tokens: 40}}
+    params: {{samples: 2, temperature: 1.0, max_new_tokens: 40}}
     inputs: {{checkpoint: base, tasks: tasks}}
   released:
     job: verify
