@@ -26,7 +26,7 @@ impl Record {
     /// Which column is missing.
     pub fn read(row: &Map<String, Value>, set: &str, default_level: u32) -> Result<Self, String> {
         let word = |paths: &[&str]| paths.iter().find_map(|path| at(row, path)?.as_str());
-        let number = |path| at(row, path).and_then(Value::as_u64).map(|n| n as u32);
+        let number = |path| u32::try_from(at(row, path)?.as_u64()?).ok();
         let set = word(&["split", "extra_info/split"]).unwrap_or(set).to_string();
         let level = ["level", "extra_info/level", "difficulty"].into_iter().find_map(number);
         let answers = [

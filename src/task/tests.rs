@@ -161,3 +161,12 @@ fn renamed_tasks_keep_their_identity() {
         }
     }
 }
+
+#[test]
+fn a_level_that_is_none_is_not_taken_for_one() {
+    let level = |level: u64| {
+        let row = json!({"question": "1 + 1 = ?", "answer": "2", "level": level});
+        Record::read(row.as_object().unwrap(), "train", 7).unwrap().level
+    };
+    assert_eq!((level(3), level((1 << 32) + 3)), (3, 7));
+}

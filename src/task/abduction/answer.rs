@@ -61,7 +61,12 @@ impl Abduction {
     }
 
     fn members(&self, set: u64) -> impl Iterator<Item = u8> {
-        self.abducibles.iter().enumerate().filter(move |&(i, _)| set >> i & 1 == 1).map(|(_, &a)| a)
+        self.abducibles
+            .iter()
+            .take(64)
+            .enumerate()
+            .filter(move |&(i, _)| set >> i & 1 == 1)
+            .map(|(_, &a)| a)
     }
 
     pub(super) fn set(&self, set: u64, between: &str, write: fn(&Name, &mut String)) -> String {
@@ -154,6 +159,13 @@ impl Abduction {
             if word.is_empty() {
                 return Ok(None);
             }
+            // Before a name it is no name itself, even where an atom has it.
+            let follows = |c: char| c.is_ascii_alphabetic();
+            if word.eq_ignore_ascii_case("assume")
+                && rest.trim_start_matches(' ').starts_with(follows)
+            {
+                continue;
+            }
             let filler = words.iter().any(|known| word.eq_ignore_ascii_case(known));
             let number = word.len() < 4 && word.bytes().all(|b| b.is_ascii_digit());
             let known = self.assume_word(word, filler || number, &mut set, &mut strange);
@@ -175,10 +187,17 @@ impl Abduction {
         set: &mut Option<u64>,
         strange: &mut Option<u8>,
     ) -> bool {
-        let find = |word: &str| {
+        let named = |word: &str| {
             let name = Name::new(word)?;
             self.names.iter().position(|known| *known == name).map(|a| a as u8)
         };
+        // The compact style writes `Ff` for `F` and `Tt` for `T`.
+        let doubled = |word: &str| {
+            let letter =
+                ["F", "T"].into_iter().find(|f| word.eq_ignore_ascii_case(&f.repeat(2)))?;
+            named(letter)
+        };
+        let find = |word: &str| named(word).or_else(|| doubled(word));
         let mut add = |a: u8| match self.abducibles.iter().take(64).position(|&other| other == a) {
             Some(bit) => *set = Some(set.unwrap_or(0) | 1 << bit),
             None => *strange = strange.or(Some(a)),

@@ -143,7 +143,9 @@ impl<F: Fn(usize, &mut String)> Serialize for Lines<'_, F> {
 
 impl Serialize for Abduction {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let explains = self.mode == Mode::Explanation;
+        // Hypotheses are a fault where nothing is to be explained, and stay one when read back.
+        let (hypotheses, constraints) = (self.abducibles.len(), self.graph.constraints.len());
+        let explains = self.mode == Mode::Explanation || hypotheses + constraints > 0;
         let mut json = serializer.serialize_struct("Abduction", 5 + 2 * usize::from(explains))?;
         let rule = |i, line: &mut String| self.write_rule(i, line);
         let constraint =
@@ -157,8 +159,7 @@ impl Serialize for Abduction {
         json.serialize_field("known", &Lines(self.known.len(), &known))?;
         json.serialize_field("goals", &Lines(self.goals.len(), &goal))?;
         if explains {
-            json.serialize_field("abducibles", &Lines(self.abducibles.len(), &abducible))?;
-            let constraints = self.graph.constraints.len();
+            json.serialize_field("abducibles", &Lines(hypotheses, &abducible))?;
             json.serialize_field("constraints", &Lines(constraints, &constraint))?;
         }
         json.serialize_field("depth", &self.depth)?;

@@ -151,12 +151,10 @@ impl Abduction {
             f64::from(self.is_smallest(order.iter().take(size).fold(0, |set, i| set | 1 << i)))
         };
         let uses = |i: usize| i64::from(census.uses[self.abducibles[i] as usize]);
-        let name = |i: usize| {
-            self.names[self.abducibles[i] as usize]
-                .bytes()
-                .iter()
-                .fold(0i64, |n, &b| n * 256 + i64::from(b))
-        };
+        // The place of the name among all of them, short names first.
+        let letters = |i: usize| self.names[self.abducibles[i] as usize].bytes();
+        let key = |i: usize| (letters(i).len(), letters(i));
+        let name = |i: usize| all.iter().filter(|&&other| key(other) < key(i)).count() as i64;
         let constrained = graph.constraints.iter().flat_map(|&body| graph.literals(body));
         let constrained: Vec<u8> = constrained.map(atom).collect();
         let unbound: Vec<usize> =

@@ -70,7 +70,7 @@ impl Abduction {
 
     /// Makes the hypotheses of `set` true in `cases`.
     fn assume(&self, set: u64, cases: u64, base: &mut Lanes) {
-        for (bit, &a) in self.abducibles.iter().enumerate() {
+        for (bit, &a) in self.abducibles.iter().take(64).enumerate() {
             if set >> bit & 1 == 1 {
                 base[a as usize] |= cases;
             }

@@ -193,6 +193,38 @@ fn explanations_are_smallest_and_consistent() {
 }
 
 #[test]
+fn hypotheses_are_read_as_they_are_written() {
+    let puzzle = puzzle(json!({
+        "mode": "explanation",
+        "rules": [
+            "(F AND LONG_NAME_OF_X) => G", "(G) => A", "(A) => C", "(P) => Q", "(Q) => R",
+            "(P AND ASSUME) => R",
+        ],
+        "known": ["P"], "goals": ["C"], "abducibles": ["F", "LONG_NAME_OF_X", "ASSUME"],
+    }));
+    assert_eq!(puzzle.answer(Style::Compact), "Ff,Long_name_of_x");
+    assert_eq!(puzzle.answer(Style::Paper), "(1) assume F\n(2) assume LONG_NAME_OF_X");
+    for style in [Style::Compact, Style::Paper] {
+        assert_eq!(puzzle.check(&puzzle.answer(style)), Verdict::Correct);
+    }
+    assert_eq!(puzzle.check("assume ASSUME"), Verdict::Wrong("goal C".into()));
+    // Long names have an order, too.
+    assert!(puzzle.shortcuts().iter().any(|probe| probe.0 == "first by name"));
+}
+
+#[test]
+fn hypotheses_are_a_fault_that_is_stored() {
+    let json = json!({
+        "rules": ["(A) => B", "(B) => C"], "known": ["A"], "goals": ["C"], "abducibles": ["D"],
+    });
+    let first = puzzle(json);
+    assert_eq!(kind(&first), FaultKind::Malformed);
+    let stored = serde_json::to_value(&first).unwrap();
+    assert_eq!(stored["abducibles"], json!(["D"]));
+    assert_eq!(form(&puzzle(stored)), form(&first));
+}
+
+#[test]
 fn assuming_less_may_explain_more() {
     // With X, A fails, so the goal follows from Y alone; {X, Y} is no explanation.
     let puzzle = puzzle(json!({
@@ -631,6 +663,15 @@ fn hostile_puzzles_are_bounded() {
     assert_eq!(full.answer(Style::Compact), "00");
     assert!(full.trace(Style::Compact).len() < 200_000);
     form(&full);
+    // More hypotheses than a set has bits for.
+    let many: Vec<String> = (0..100).map(|i| format!("X{i}")).collect();
+    let many = puzzle(json!({
+        "mode": "explanation", "rules": ["(X99 AND X1) => A", "A => B"], "known": [],
+        "goals": ["B"], "abducibles": many,
+    }));
+    assert_eq!(many.check("X1"), Verdict::Wrong("goal B".into()));
+    assert_eq!(many.check("X99"), Verdict::Wrong("X99 may not be assumed".into()));
+    many.shortcuts();
     let deep = format!("{}A{} => B", "(".repeat(100_000), ")".repeat(100_000));
     assert!(
         serde_json::from_value::<Abduction>(json!({"rules": [deep], "known": [], "goals": ["A"]}))

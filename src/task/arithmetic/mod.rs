@@ -34,7 +34,7 @@ impl TryFrom<Json> for Arithmetic {
         if expression.len() > LENGTH {
             return Err(format!("an expression of more than {LENGTH} characters"));
         }
-        Ok(Self { expression, limit })
+        Self::new(&expression, limit)
     }
 }
 
@@ -53,18 +53,19 @@ enum Token {
     Sign(char),
 }
 
-fn tokens(expression: &str) -> Vec<Token> {
+/// `None` when a number is too large for one.
+fn tokens(expression: &str) -> Option<Vec<Token>> {
     let mut out = Vec::new();
     for c in expression.chars() {
         match (c.to_digit(10), out.last_mut()) {
             (Some(digit), Some(Token::Number(n))) => {
-                *n = n.saturating_mul(10).saturating_add(digit.into());
+                *n = n.checked_mul(10)?.checked_add(digit.into())?;
             }
             (Some(digit), _) => out.push(Token::Number(digit.into())),
             (None, _) => out.push(Token::Sign(c)),
         }
     }
-    out
+    Some(out)
 }
 
 /// Compact without blanks; in the paper's style with one on either side of a sign.
@@ -124,9 +125,19 @@ fn reduce(tokens: &[Token]) -> Option<Step> {
 }
 
 impl Arithmetic {
+    /// Zeros before a number go: `07` and `7` are one question.
+    fn new(expression: &str, limit: i64) -> Result<Self, String> {
+        let tokens = tokens(expression).ok_or_else(|| format!("a number beyond {}", i64::MAX))?;
+        Ok(Self { expression: text(&tokens, Style::Compact), limit })
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        tokens(&self.expression).unwrap_or_default()
+    }
+
     /// The expression's reductions, down to a number.
     fn steps(&self) -> Option<Vec<Step>> {
-        let mut current = tokens(&self.expression);
+        let mut current = self.tokens();
         let mut steps = Vec::new();
         while let Some(step) = reduce(&current) {
             current.clone_from(&step.left);
@@ -138,7 +149,7 @@ impl Arithmetic {
     /// The value and the height of the expression, by recursive descent: the certificate's
     /// independent evaluator.
     fn value(&self) -> Option<(i64, u32)> {
-        let tokens = tokens(&self.expression);
+        let tokens = self.tokens();
         let mut rest = tokens.as_slice();
         let value = sum(&mut rest)?;
         rest.is_empty().then_some(value)
@@ -146,7 +157,7 @@ impl Arithmetic {
 
     fn numbers(&self) -> Vec<i64> {
         let number = |token| if let Token::Number(n) = token { Some(n) } else { None };
-        tokens(&self.expression).into_iter().filter_map(number).collect()
+        self.tokens().into_iter().filter_map(number).collect()
     }
 
     fn signs(&self) -> Vec<char> {
@@ -268,7 +279,7 @@ impl Puzzle for Arithmetic {
     fn text(&self, style: Style) -> String {
         match style {
             Style::Compact => format!("M:{}=?", self.expression),
-            Style::Paper => format!("{} = ?", text(&tokens(&self.expression), style)),
+            Style::Paper => format!("{} = ?", text(&self.tokens(), style)),
         }
     }
 
@@ -298,7 +309,7 @@ inside <think> and </think>, then give the result inside <answer> and </answer>,
                 return Err(format!("an expression of more than {LENGTH} characters"));
             }
         }
-        let puzzle = Self { expression, limit: i64::MAX };
+        let puzzle = Self::new(&expression, i64::MAX)?;
         match puzzle.value() {
             Some(_) => Ok(puzzle),
             None => Err(format!("`{}` is no expression", puzzle.expression)),

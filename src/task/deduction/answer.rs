@@ -16,7 +16,10 @@ pub fn read(text: &str) -> Result<Deduction, String> {
     let mut solutions = Solutions::One;
     for line in text.lines().map(str::trim) {
         if let Some(formula) = line.strip_prefix("- ") {
-            formulas.push(Formula::read(formula)?);
+            // The parentheses around a whole formula are no nesting.
+            let inside = formula.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+            let inside = inside.and_then(|inside| Formula::read(inside).ok());
+            formulas.push(inside.map_or_else(|| Formula::read(formula), Ok)?);
         } else if line.starts_with("Please") && line.contains("any that satisfy") {
             solutions = Solutions::Any;
         }

@@ -7,6 +7,9 @@ use super::{Deduction, Solutions};
 /// Numberings that are tried before symmetry is given up on. Only puzzles made for it, with dozens
 /// of interchangeable groups of variables, come near.
 const PATIENCE: usize = 10_000;
+/// Nodes that refinement visits before symmetry is given up on: some tenths of a second. Without it
+/// a long puzzle could take minutes of its numberings.
+const WORK: usize = 1 << 26;
 
 /// Appends the form: the formulas' texts under some numbering of the variables, sorted.
 pub fn write(puzzle: &Deduction, out: &mut Vec<u8>) {
@@ -48,8 +51,12 @@ struct Search<'a> {
     nodes: Vec<Node>,
     right: Vec<u32>,
     roots: Vec<usize>,
+    /// The set of variables in the formulas.
+    named: u64,
     best: Vec<u8>,
+    /// Numberings and nodes that are left to try and to visit.
     left: usize,
+    work: usize,
     /// Scratch: hashes of what stands below and above each node.
     up: Vec<u64>,
     down: Vec<u64>,
@@ -87,7 +94,9 @@ impl<'a> Search<'a> {
             }
         }
         let (up, down) = (vec![0; size], vec![0; size]);
-        Self { puzzle, nodes, right, roots, best: Vec::new(), left: PATIENCE, up, down }
+        let named = puzzle.named();
+        let (best, left, work) = (Vec::new(), PATIENCE, WORK);
+        Self { puzzle, nodes, right, roots, named, best, left, work, up, down }
     }
 
     /// A variable's new colour says where in which formulas it stands beside what colours.
@@ -132,6 +141,7 @@ impl<'a> Search<'a> {
         let mut order: Vec<u8> = (0..colours.len() as u8).collect();
         let mut apart = 0;
         loop {
+            self.work = self.work.saturating_sub(self.nodes.len() + colours.len());
             self.round(colours);
             order.sort_by_key(|&v| colours[usize::from(v)]);
             let differ =
@@ -145,9 +155,11 @@ impl<'a> Search<'a> {
     }
 
     /// The variables of the smallest set of more than one that are alike; empty when none are.
-    fn cell(order: &[u8], colours: &[u64]) -> Vec<u8> {
+    /// Those that no formula names are all alike.
+    fn cell(&self, order: &[u8], colours: &[u64]) -> Vec<u8> {
         let alike = |a: &u8, b: &u8| colours[usize::from(*a)] == colours[usize::from(*b)];
-        let cells = order.chunk_by(alike).filter(|cell| cell.len() > 1);
+        let open = |cell: &&[u8]| cell.len() > 1 && self.named >> cell[0] & 1 == 1;
+        let cells = order.chunk_by(alike).filter(open);
         cells.min_by_key(|cell| cell.len()).map(<[u8]>::to_vec).unwrap_or_default()
     }
 
@@ -161,7 +173,7 @@ impl<'a> Search<'a> {
     fn path(&mut self, mut colours: Vec<u64>) -> Vec<u8> {
         loop {
             let order = self.refine(&mut colours);
-            match Self::cell(&order, &colours).first() {
+            match self.cell(&order, &colours).first() {
                 Some(&v) => colours = Self::single_out(&colours, v),
                 None => return self.numbered(&order),
             }
@@ -178,15 +190,15 @@ impl<'a> Search<'a> {
     /// puzzle maps on each other: then their first forms are equal. Returns the first form.
     fn explore(&mut self, mut colours: Vec<u64>) -> Vec<u8> {
         let order = self.refine(&mut colours);
-        let cell = Self::cell(&order, &colours);
+        let cell = self.cell(&order, &colours);
         if cell.is_empty() {
             return self.numbered(&order);
         }
         let mut firsts: Vec<Vec<u8>> = Vec::new();
         for v in cell {
             let child = Self::single_out(&colours, v);
-            if !firsts.is_empty() && (self.left == 0 || firsts.contains(&self.path(child.clone())))
-            {
+            let spent = self.left == 0 || self.work == 0;
+            if !firsts.is_empty() && (spent || firsts.contains(&self.path(child.clone()))) {
                 continue;
             }
             firsts.push(self.explore(child));

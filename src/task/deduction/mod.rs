@@ -120,6 +120,11 @@ impl Deduction {
         u64::MAX >> (64 - self.variables)
     }
 
+    /// The set of variables that some formula names.
+    fn named(&self) -> u64 {
+        self.formulas.iter().fold(0, |set, formula| set | formula.variables())
+    }
+
     fn nodes(&self) -> usize {
         self.formulas.iter().map(|formula| formula.0.len()).sum()
     }
@@ -239,7 +244,7 @@ impl Puzzle for Deduction {
     }
 
     fn certify(&self) -> Result<Certificate, Fault> {
-        let named = self.formulas.iter().fold(0, |set, formula| set | formula.variables());
+        let named = self.named();
         if named != self.all() {
             let name = Name((!named).trailing_zeros() as usize);
             return Err(Fault::new(FaultKind::Malformed, format!("no formula mentions {name}")));

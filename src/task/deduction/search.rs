@@ -11,6 +11,8 @@ const PATIENCE: u64 = 10_000;
 /// Sentences about assumptions that fail. With those about the way to the solution, at most five
 /// for each variable, this bounds the length of a demonstration.
 const SENTENCES: usize = 60;
+/// Nodes of formulas times assignments that an enumeration may take: 50 MB of text.
+const VALUED: usize = 1 << 24;
 /// Sets of truth values: bit 0 for false, bit 1 for true.
 const FALSE: u8 = 1;
 const TRUE: u8 = 2;
@@ -365,7 +367,7 @@ fn verified(puzzle: &Deduction, mut out: String, state: State) -> String {
 }
 
 /// Assignments in order, each with the formulas valued under it up to the first false one: a way
-/// for few variables. Beyond 16 only the solution is valued.
+/// for few variables and short formulas. Beyond [`VALUED`] only the solution is valued.
 pub fn enumeration(puzzle: &Deduction) -> String {
     let mut out = String::new();
     let variables = puzzle.variables;
@@ -390,7 +392,7 @@ pub fn enumeration(puzzle: &Deduction) -> String {
         }
         true
     };
-    if variables <= 16 {
+    if variables <= 16 && puzzle.nodes() << variables <= VALUED {
         let _ = (0..1 << variables).any(|number| line(table::assignment(variables, number)));
     } else if let Solved::By(assignment) = puzzle.solved() {
         line(assignment);

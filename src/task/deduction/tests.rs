@@ -427,3 +427,37 @@ fn garbage_is_read_in_linear_time() {
         assert!(Deduction::read(&format!("- {text}")).is_err());
     }
 }
+
+/// The paper's style has parentheses around the whole formula, which are no level of nesting.
+#[test]
+fn the_deepest_formula_comes_back() {
+    let nested = |depth| (0..depth).fold("A".to_string(), |inner, _| format!("B>({inner})"));
+    let deepest = (1..).map(nested).take_while(|text| Formula::read(text).is_ok()).last().unwrap();
+    let puzzle = puzzle(json!({"variables": 2, "formulas": [deepest]}));
+    let again = Deduction::read(&puzzle.text(Style::Paper)).unwrap();
+    assert_eq!(again.formulas, puzzle.formulas);
+}
+
+#[test]
+fn long_puzzles_are_not_enumerated() {
+    let mut formulas: Vec<String> =
+        (0..63).map(|i| format!("({0}|~{0})|(A|B)", Name(i % 16))).collect();
+    formulas.push("A&~A".into());
+    let puzzle = puzzle(json!({"variables": 16, "formulas": formulas}));
+    assert_eq!(puzzle.trace(Style::Compact), "");
+}
+
+/// Their numberings would take minutes to try.
+#[test]
+fn long_puzzles_have_a_form_too() {
+    fn all(name: Name, literals: usize) -> String {
+        match literals {
+            1 => name.to_string(),
+            _ => format!("({}&{})", all(name, literals / 2), all(name, literals - literals / 2)),
+        }
+    }
+    let formulas: Vec<String> = (0..64).map(|v| all(Name(v), 500)).collect();
+    let puzzle = puzzle(json!({"variables": 64, "formulas": formulas}));
+    let other = puzzle.renamed(&mut Stream::new(1, "renamed", 0)).unwrap();
+    assert_eq!(canonical(&other), canonical(&puzzle));
+}
