@@ -1,0 +1,5 @@
+#![no_main]
+
+use triad_fuzz::{read, task::Family};
+
+libfuzzer_sys::fuzz_target!(|text: &str| read(Family::Induction, text));
