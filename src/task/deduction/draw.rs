@@ -128,11 +128,7 @@ fn independent(
         (false, Solutions::One) => found == 1,
         (false, Solutions::Any) => found > 0,
     };
-    (wanted && named(&puzzle)).then_some(puzzle)
-}
-
-pub fn named(puzzle: &Deduction) -> bool {
-    puzzle.formulas.iter().fold(0, |set, formula| set | formula.variables()) == puzzle.all()
+    (wanted && puzzle.named() == puzzle.all()).then_some(puzzle)
 }
 
 /// Beyond truth tables: formulas that a hidden assignment satisfies, each drawn so that it excludes
@@ -172,5 +168,5 @@ fn planted(
     }
     dice.stream.shuffle(&mut formulas);
     let puzzle = Deduction::new(variables, formulas, solutions);
-    named(&puzzle).then_some(puzzle)
+    (puzzle.named() == puzzle.all()).then_some(puzzle)
 }
