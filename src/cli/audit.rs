@@ -157,7 +157,7 @@ fn print(report: &Report) -> Result<()> {
         let percent = |share: f64| format!("{:.1}%", 100.0 * share);
         table.push(vec![
             finding.group.clone().into(),
-            finding.shortcut.into(),
+            finding.shortcut.clone().into(),
             finding.puzzles.into(),
             percent(finding.accuracy).into(),
             percent(finding.chance).into(),

@@ -154,6 +154,13 @@ impl Context {
         runtime.block_on(self.attempt.write(path, bytes, None))
     }
 
+    /// Reads an object that a shard has written for whoever completes the artifact, and takes it out
+    /// of the artifact.
+    pub fn take(&mut self, path: &str) -> Result<Bytes> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.attempt.take(path))
+    }
+
     /// Commits a checkpoint inside a long job.
     pub fn commit_step(&mut self, step: u64, state: Vec<(String, Bytes)>) -> Result<()> {
         let runtime = self.runtime.clone();

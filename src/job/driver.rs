@@ -93,9 +93,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
     };
     let sharded = shard != Shard::WHOLE;
     if !sharded || !context.attempt.has_shard(index, of).await? {
-        context = tokio::task::spawn_blocking(move || job.run(&mut context).map(|()| context))
-            .await
-            .map_err(|e| Error::defect(format!("job `{}` died: {e}", job.name())))??;
+        context = blocking(job, context, |context| job.run(context)).await?;
         if sharded {
             let Context { attempt, datasets, summary, .. } = &mut context;
             attempt.commit_shard(index, of, take(datasets), take(summary)).await?;
@@ -107,6 +105,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         };
         context.datasets = datasets;
         context.summary = summary;
+        context = blocking(job, context, |context| job.complete(context)).await?;
     }
     let seconds = (entropy::now() - started).as_seconds_f64();
     let manifest = Manifest {
@@ -130,4 +129,15 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         Commit::Ours(manifest) => Outcome::Committed(Box::new(manifest)),
         Commit::Theirs(manifest) => Outcome::Found(Box::new(manifest)),
     })
+}
+
+/// Runs a part of `job` on a thread of its own.
+async fn blocking(
+    job: &'static dyn Job,
+    mut context: Context,
+    part: impl FnOnce(&mut Context) -> Result<()> + Send + 'static,
+) -> Result<Context> {
+    tokio::task::spawn_blocking(move || part(&mut context).map(|()| context))
+        .await
+        .map_err(|e| Error::defect(format!("job `{}` died: {e}", job.name())))?
 }

@@ -89,6 +89,11 @@ pub trait Job: Sync {
     /// Checks the parameters and fills in the defaults: the `params` of the identity.
     fn resolve(&self, raw: &Value) -> Result<Value>;
     fn run(&self, context: &mut Context) -> Result<()>;
+    /// After the last shard, in whichever process finds them all committed: what takes all of them
+    /// to decide. Two processes may do it at once, so it must come to the same in both.
+    fn complete(&self, _context: &mut Context) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Every job kind.

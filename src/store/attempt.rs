@@ -108,6 +108,15 @@ impl Attempt {
         Ok(())
     }
 
+    /// Reads an object of this attempt and takes it out of the artifact: it was for the attempts to
+    /// read.
+    pub async fn take(&mut self, path: &str) -> Result<Bytes> {
+        let place = self.objects.iter().position(|object| object.path == path);
+        let place = place.ok_or_else(|| Error::data(format!("no object `{path}`")))?;
+        let entry = self.objects.swap_remove(place);
+        self.store.read_entry(&self.id, &entry).await
+    }
+
     /// Creates a commit record, or overwrites the one that this attempt found unusable.
     async fn record(&self, key: &Key, record: &impl Serialize) -> Result<()> {
         let json = Bytes::from(serde_json::to_vec_pretty(record).map_err(Error::defect)?);

@@ -141,8 +141,8 @@ pub(super) fn row<P: Puzzle>(
     let Certificate { kind, size, depth, nodes, proof } = certificate;
     let (prompt, messages) = prompt(puzzle, form);
     Ok(Task {
-        task_id: format!("{family}-{}", &canonical[..16]),
-        family: family.to_string(),
+        task_id: [family.as_str(), "-", &canonical[..16]].concat(),
+        family: family.as_str().into(),
         level,
         split: Split::of(&canonical).as_str().into(),
         kind: kind.into(),

@@ -36,6 +36,20 @@ struct Candidate {
     probes: [Vec<Probe>; 2],
 }
 
+/// Tasks that are drawn together. Each lot numbers its draws from a place of its own, so that lots
+/// can be drawn on different machines; only what an earlier lot holds must be looked for anew.
+pub const LOT: usize = 1 << 16;
+
+impl Request {
+    pub fn tasks(&self) -> usize {
+        self.levels.iter().map(|level| level.count).sum()
+    }
+
+    pub fn lots(&self) -> usize {
+        self.tasks().div_ceil(LOT)
+    }
+}
+
 /// Draws the tasks of `request` on `workers` threads and gives them to `sink` in order of level,
 /// some at a time. Distinct means up to renaming and reordering, over all levels. A draw is named
 /// by (seed, family and level, number of the draw), so nothing depends on `workers`.
@@ -46,23 +60,57 @@ pub fn generate(
     workers: usize,
     sink: &mut dyn FnMut(Vec<Task>) -> Result<()>,
 ) -> Result<Panel> {
-    let mut seen = HashSet::new();
-    let mut panel = Panel::default();
-    for level in &request.levels {
-        for_family!(request.family, fill(request, level, workers, &mut seen, &mut panel, sink))
-            .map_err(|e| e.at(format!("level {} of {}", level.level, request.family)))?;
+    let (mut seen, mut panel) = (HashSet::new(), Panel::default());
+    for lot in 0..request.lots() {
+        panel.merge(generate_lot(request, lot, workers, &mut seen, sink)?);
     }
     Ok(panel)
 }
 
-fn fill<P: Puzzle>(
+/// The same for one lot, [`LOT`] of the tasks. `seen` has the canonical hashes of tasks that it must
+/// not hold, and then its own, too.
+pub fn generate_lot(
     request: &Request,
-    level: &Level,
+    lot: usize,
     workers: usize,
+    seen: &mut HashSet<u128>,
+    sink: &mut dyn FnMut(Vec<Task>) -> Result<()>,
+) -> Result<Panel> {
+    let mut panel = Panel::default();
+    let (mut start, end) = (lot * LOT, (lot + 1) * LOT);
+    let mut before = 0;
+    for level in &request.levels {
+        let after = before + level.count;
+        if start < after.min(end) {
+            let (earlier, count) = (start - before, after.min(end) - start);
+            let share = Share { request, level, lot, earlier, count, workers };
+            start = after;
+            for_family!(request.family, fill(&share, seen, &mut panel, sink))
+                .map_err(|e| e.at(format!("level {} of {}", level.level, request.family)))?;
+        }
+        before = after;
+    }
+    Ok(panel)
+}
+
+/// What a lot holds of one level.
+struct Share<'a> {
+    request: &'a Request,
+    level: &'a Level,
+    lot: usize,
+    /// Tasks of the level in earlier lots, and in this one.
+    earlier: usize,
+    count: usize,
+    workers: usize,
+}
+
+fn fill<P: Puzzle>(
+    share: &Share,
     seen: &mut HashSet<u128>,
     panel: &mut Panel,
     sink: &mut dyn FnMut(Vec<Task>) -> Result<()>,
 ) -> Result<()> {
+    let Share { request, level, earlier, count, workers, .. } = *share;
     let parameters: P::Parameters =
         serde_json::from_value(Value::Object(resolve_parameters::<P>(level)?))
             .map_err(Error::usage)?;
@@ -75,8 +123,9 @@ fn fill<P: Puzzle>(
                 let (send, receive) = mpsc::sync_channel(2);
                 let parameters = &parameters;
                 scope.spawn(move || {
+                    let mut drawer = Drawer::new(share, P::source(parameters));
                     let mut block = worker as u64;
-                    while send.send(draw::<P>(request, level.level, parameters, block)).is_ok() {
+                    while send.send(drawer.draw(block)).is_ok() {
                         block += workers as u64;
                     }
                 });
@@ -90,7 +139,7 @@ fn fill<P: Puzzle>(
                 .map_err(|_| Error::defect("a generating thread died"))?;
             let mut rows = Vec::new();
             for (number, candidate) in candidates {
-                if found < level.count && seen.insert(candidate.hash) {
+                if found < count && seen.insert(candidate.hash) {
                     panel.add(&group, &candidate.probes);
                     rows.push(candidate.task);
                     found += 1;
@@ -98,13 +147,14 @@ fn fill<P: Puzzle>(
                 }
             }
             sink(rows)?;
-            if found == level.count {
+            if found == count {
                 return Ok(());
             }
             if (block as u64 + 1) * BLOCK - last > IDLE {
                 return Err(Error::data(format!(
-                    "only {found} distinct tasks found in split {}, {} asked for; lower `count` \
-                     or widen the parameters",
+                    "only {} distinct tasks found in split {}, {} asked for; lower `count` or widen \
+                     the parameters",
+                    earlier + found,
                     request.split.as_str(),
                     level.count
                 )));
@@ -114,29 +164,56 @@ fn fill<P: Puzzle>(
     })
 }
 
-/// The certified candidates of one block of draws, with the number of each draw.
-fn draw<P: Puzzle>(
-    request: &Request,
+/// Slots of a worker's memory for what it has found: duplicates are mostly of common puzzles.
+const RECENT: usize = 1 << 14;
+
+/// What one worker draws with.
+struct Drawer<'a, S> {
+    request: &'a Request,
     level: u32,
-    parameters: &P::Parameters,
-    block: u64,
-) -> Vec<(u64, Candidate)> {
-    let stage = format!("{}/{level}", request.family);
-    let mut bytes = Vec::new();
-    (block * BLOCK..(block + 1) * BLOCK)
-        .filter_map(|number| {
-            let puzzle = P::draw(parameters, &mut Stream::new(request.seed, &stage, number))?;
-            let canonical = any::canonical(&puzzle, &mut bytes);
-            if Split::of(&canonical) != request.split {
-                return None;
-            }
-            let hash = u128::from_str_radix(&canonical[..32], 16).ok()?;
-            let certificate = puzzle.certify().ok()?;
-            let probes = [puzzle.blind(), puzzle.shortcuts()];
-            let task =
-                any::row(&puzzle, request.family, level, request.form, certificate, canonical)
-                    .ok()?;
-            Some((number, Candidate { hash, task, probes }))
-        })
-        .collect()
+    stage: String,
+    /// The lot's first draw.
+    first: u64,
+    source: S,
+    /// Canonical hashes of candidates of this worker, each in the slot of its last bits. One that is
+    /// found again is not worth proving.
+    recent: Vec<u128>,
+    /// Room to work in.
+    bytes: Vec<u8>,
+}
+
+impl<'a, P: Puzzle, S: FnMut(&mut Stream) -> Option<P>> Drawer<'a, S> {
+    fn new(share: &Share<'a>, source: S) -> Self {
+        let Share { request, level: &Level { level, .. }, lot, .. } = *share;
+        let stage = format!("{}/{level}", request.family);
+        let (first, recent) = ((lot as u64) << 40, vec![0; RECENT]);
+        Self { request, level, stage, first, source, recent, bytes: Vec::new() }
+    }
+
+    /// The certified candidates of one block of draws, with the number of each draw.
+    fn draw(&mut self, block: u64) -> Vec<(u64, Candidate)> {
+        let mut found = Vec::with_capacity(BLOCK as usize);
+        let numbers = block * BLOCK..(block + 1) * BLOCK;
+        found.extend(numbers.filter_map(|number| Some((number, self.candidate(number)?))));
+        found
+    }
+
+    fn candidate(&mut self, number: u64) -> Option<Candidate> {
+        let Request { family, split, seed, form, .. } = *self.request;
+        let puzzle = (self.source)(&mut Stream::new(seed, &self.stage, self.first + number))?;
+        let canonical = any::canonical(&puzzle, &mut self.bytes);
+        if Split::of(&canonical) != split {
+            return None;
+        }
+        let hash = u128::from_str_radix(&canonical[..32], 16).ok()?;
+        let slot = hash as usize % RECENT;
+        if self.recent[slot] == hash {
+            return None;
+        }
+        let certificate = puzzle.certify().ok()?;
+        let probes = [puzzle.blind(), puzzle.shortcuts()];
+        let task = any::row(&puzzle, family, self.level, form, certificate, canonical).ok()?;
+        self.recent[slot] = hash;
+        Some(Candidate { hash, task, probes })
+    }
 }

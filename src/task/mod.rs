@@ -34,7 +34,7 @@ use crate::entropy::Stream;
 use crate::{Error, Result};
 pub use any::AnyPuzzle;
 pub use audit::{Audit, Line};
-pub use generate::{Request, generate};
+pub use generate::{LOT, Request, generate, generate_lot};
 pub use panel::{Finding, Panel};
 pub use puzzle::{Certificate, Fault, FaultKind, Form, Probe, Puzzle, Style, Verdict};
 pub use record::Record;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Probe;
 #[cfg(doc)]
@@ -12,18 +12,20 @@ use super::Puzzle;
 pub const TOLERANCE: f64 = 0.03;
 
 /// Sums over the puzzles of a dataset, by group (a level).
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Panel {
     groups: BTreeMap<String, Group>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Group {
-    blind: BTreeMap<&'static str, Sum>,
-    shortcuts: BTreeMap<&'static str, Sum>,
+    blind: Sums,
+    shortcuts: Sums,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+type Sums = BTreeMap<String, Sum>;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Sum {
     right: f64,
     puzzles: u64,
@@ -33,7 +35,7 @@ struct Sum {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     pub group: String,
-    pub shortcut: &'static str,
+    pub shortcut: String,
     /// Puzzles it was tried on.
     pub puzzles: u64,
     /// Share of statements it gets right.
@@ -52,18 +54,41 @@ impl Finding {
     }
 }
 
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.right += other.right;
+        self.puzzles += other.puzzles;
+    }
+}
+
+/// Changes the value of `name`, a new one where there is none. Copies a name only then.
+fn at<V: Default>(map: &mut BTreeMap<String, V>, name: &str, change: impl FnOnce(&mut V)) {
+    match map.get_mut(name) {
+        Some(value) => change(value),
+        None => change(map.entry(name.into()).or_default()),
+    }
+}
+
 impl Panel {
     /// Counts one puzzle's [`Puzzle::blind`] and [`Puzzle::shortcuts`] in.
     pub fn add(&mut self, group: &str, [blind, shortcuts]: &[Vec<Probe>; 2]) {
-        if !self.groups.contains_key(group) {
-            self.groups.insert(group.into(), Group::default());
-        }
-        let Some(sums) = self.groups.get_mut(group) else { return };
-        for (sums, probes) in [(&mut sums.blind, blind), (&mut sums.shortcuts, shortcuts)] {
-            for (name, right) in probes {
-                let sum = sums.entry(name).or_default();
-                sum.right += right;
-                sum.puzzles += 1;
+        at(&mut self.groups, group, |group| {
+            for (sums, probes) in [(&mut group.blind, blind), (&mut group.shortcuts, shortcuts)] {
+                for (name, right) in probes {
+                    at(sums, name, |sum| sum.add(Sum { right: *right, puzzles: 1 }));
+                }
+            }
+        });
+    }
+
+    /// Takes in the panel over other puzzles.
+    pub fn merge(&mut self, other: Self) {
+        for (name, theirs) in other.groups {
+            let ours = self.groups.entry(name).or_default();
+            for (ours, theirs) in
+                [(&mut ours.blind, theirs.blind), (&mut ours.shortcuts, theirs.shortcuts)]
+            {
+                theirs.into_iter().for_each(|(name, sum)| ours.entry(name).or_default().add(sum));
             }
         }
     }
@@ -77,7 +102,7 @@ impl Panel {
                 let chance = sums.blind.values().map(mean).fold(0.0, f64::max);
                 sums.shortcuts.iter().map(move |(shortcut, sum)| Finding {
                     group: group.clone(),
-                    shortcut,
+                    shortcut: shortcut.clone(),
                     puzzles: sum.puzzles,
                     accuracy: mean(sum),
                     chance,

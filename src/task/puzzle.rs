@@ -155,8 +155,9 @@ pub trait Puzzle: Serialize + DeserializeOwned + Send {
     fn parameters(level: u32) -> Self::Parameters;
     /// What is wrong with parameters that somebody wrote: the name, the value, what it must be.
     fn validate(parameters: &Self::Parameters) -> Result<(), String>;
-    /// A candidate; `None` when this draw came to nothing.
-    fn draw(parameters: &Self::Parameters, stream: &mut Stream) -> Option<Self>;
+    /// A source of candidates: each call draws one, `None` when the draw came to nothing. What it
+    /// keeps between calls saves work only: a candidate depends on the parameters and its stream.
+    fn source(parameters: &Self::Parameters) -> impl FnMut(&mut Stream) -> Option<Self>;
     /// Proves, from the puzzle alone, what answers are right and that no other is.
     fn certify(&self) -> Result<Certificate, Fault>;
     /// What the model reads.

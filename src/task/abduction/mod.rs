@@ -228,8 +228,8 @@ impl Puzzle for Abduction {
         Ok(())
     }
 
-    fn draw(parameters: &Parameters, stream: &mut Stream) -> Option<Self> {
-        Self::drawn(parameters, stream)
+    fn source(parameters: &Parameters) -> impl FnMut(&mut Stream) -> Option<Self> {
+        |stream| Self::drawn(parameters, stream)
     }
 
     fn certify(&self) -> Result<Certificate, Fault> {

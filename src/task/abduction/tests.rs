@@ -12,7 +12,7 @@ fn puzzle(json: Value) -> Abduction {
 
 fn drawn(level: u32, mode: Mode, index: u64) -> Option<Abduction> {
     let parameters = Parameters { mode, ..Abduction::parameters(level) };
-    Abduction::draw(&parameters, &mut Stream::new(7, "abduction", index))
+    Abduction::source(&parameters)(&mut Stream::new(7, "abduction", index))
 }
 
 fn explanation() -> Abduction {
@@ -31,7 +31,8 @@ fn quickstart(index: u64) -> Abduction {
         cycle_share: 0.1,
         ..Abduction::parameters(2)
     };
-    let draw = |i| Abduction::draw(&parameters, &mut Stream::new(i, "quickstart", index));
+    let mut source = Abduction::source(&parameters);
+    let draw = |i| source(&mut Stream::new(i, "quickstart", index));
     (0..).find_map(draw).unwrap()
 }
 

@@ -232,23 +232,25 @@ impl Puzzle for Arithmetic {
         Ok(())
     }
 
-    fn draw(parameters: &Parameters, stream: &mut Stream) -> Option<Self> {
-        let [low, high] = parameters.operands;
-        let mut out = vec![Token::Number(stream.between(low, high))];
-        for _ in 0..parameters.operations {
-            out.push(Token::Sign(*stream.choose(&['+', '-', '*'])));
-            out.push(Token::Number(stream.between(low, high)));
+    fn source(parameters: &Parameters) -> impl FnMut(&mut Stream) -> Option<Self> {
+        |stream| {
+            let [low, high] = parameters.operands;
+            let mut out = vec![Token::Number(stream.between(low, high))];
+            for _ in 0..parameters.operations {
+                out.push(Token::Sign(*stream.choose(&['+', '-', '*'])));
+                out.push(Token::Number(stream.between(low, high)));
+            }
+            if parameters.parentheses && parameters.operations > 1 {
+                // Around two or more operands, not around all of them.
+                let operands = parameters.operations + 1;
+                let width = 2 + stream.below(operands - 2);
+                let first = stream.below(operands - width + 1);
+                out.insert(2 * (first + width) - 1, Token::Sign(')'));
+                out.insert(2 * first, Token::Sign('('));
+            }
+            let puzzle = Self { expression: text(&out, Style::Compact), limit: parameters.limit };
+            puzzle.certify().is_ok().then_some(puzzle)
         }
-        if parameters.parentheses && parameters.operations > 1 {
-            // Around two or more operands, not around all of them.
-            let operands = parameters.operations + 1;
-            let width = 2 + stream.below(operands - 2);
-            let first = stream.below(operands - width + 1);
-            out.insert(2 * (first + width) - 1, Token::Sign(')'));
-            out.insert(2 * first, Token::Sign('('));
-        }
-        let puzzle = Self { expression: text(&out, Style::Compact), limit: parameters.limit };
-        puzzle.certify().is_ok().then_some(puzzle)
     }
 
     fn certify(&self) -> Result<Certificate, Fault> {

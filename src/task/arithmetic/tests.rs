@@ -54,7 +54,7 @@ fn every_draw_is_right_in_both_styles_and_read_back() {
         let parameters = Arithmetic::parameters(level);
         Arithmetic::validate(&parameters).unwrap();
         let mut stream = Stream::new(1, "arithmetic", index);
-        let Some(puzzle) = Arithmetic::draw(&parameters, &mut stream) else { continue };
+        let Some(puzzle) = Arithmetic::source(&parameters)(&mut stream) else { continue };
         assert_eq!(puzzle.check(&puzzle.answer(Style::Paper)), Verdict::Correct);
         let read = Arithmetic::read(&puzzle.text(Style::Paper)).unwrap();
         assert_eq!(read.text(Style::Compact), puzzle.text(Style::Compact));

@@ -22,6 +22,30 @@ pub struct Dice<'a> {
     left: u32,
 }
 
+/// Appends one of the 5 * n leaves over n variables, and returns its values.
+fn leaf(number: usize, columns: &[u64], out: &mut Vec<Node>) -> u64 {
+    let negated = number % 5 < 2;
+    if negated {
+        out.push(Node::Not);
+    }
+    out.push(Node::Variable((number / 5) as u8));
+    columns[number / 5] ^ 0u64.wrapping_sub(u64::from(negated))
+}
+
+/// Every formula of one operator, as often as [`Dice::formula`] would draw it, with its values.
+pub fn flat(columns: &[u64], mut visit: impl FnMut(&[Node], u64)) {
+    let leaves = 5 * columns.len();
+    let mut nodes = Vec::new();
+    for op in Operator::ALL {
+        for (a, b) in (0..leaves).flat_map(|a| (0..leaves).map(move |b| (a, b))) {
+            nodes.clear();
+            nodes.push(Node::Binary(op));
+            let (a, b) = (leaf(a, columns, &mut nodes), leaf(b, columns, &mut nodes));
+            visit(&nodes, op.apply(a, b));
+        }
+    }
+}
+
 impl<'a> Dice<'a> {
     fn new(stream: &'a mut Stream) -> Self {
         Self { stream, bits: 0, left: 0 }
@@ -47,13 +71,7 @@ impl<'a> Dice<'a> {
     /// One number decides what belongs together.
     pub fn formula(&mut self, depth: usize, columns: &[u64], out: &mut Vec<Node>) -> u64 {
         if depth == 0 {
-            let leaf = self.below(5 * columns.len());
-            let negated = leaf % 5 < 2;
-            if negated {
-                out.push(Node::Not);
-            }
-            out.push(Node::Variable((leaf / 5) as u8));
-            return columns[leaf / 5] ^ 0u64.wrapping_sub(u64::from(negated));
+            return leaf(self.below(5 * columns.len()), columns, out);
         }
         let op = if depth > 1 { self.below(25) } else { 5 + self.below(20) };
         if op < 5 {
@@ -79,30 +97,32 @@ impl<'a> Dice<'a> {
 /// few, whatever is drawn.
 fn floor(parameters: &Parameters) -> Option<usize> {
     let satisfiable = 1.0 - parameters.unsatisfiable;
-    if parameters.variables > table::MAX_TABLED {
-        return Some(0);
-    }
     let all = 1usize << parameters.variables;
     let chance = parameters.unsatisfiable.max(satisfiable / all as f64);
     let fewest = (satisfiable / (chance + MARGIN)).ceil() as usize;
     (fewest <= all - (all - 1).div_ceil(parameters.formulas[1])).then_some(fewest)
 }
 
-pub fn draw(parameters: &Parameters, stream: &mut Stream) -> Option<Deduction> {
-    let unsatisfiable = stream.chance(parameters.unsatisfiable);
-    let mut dice = Dice::new(stream);
+pub fn source(parameters: &Parameters) -> impl FnMut(&mut Stream) -> Option<Deduction> {
     let [fewest, most] = parameters.formulas;
-    let Some(floor) = floor(parameters) else {
-        return (0..ATTEMPTS).find_map(|_| {
-            let count = fewest + dice.below(most - fewest + 1);
-            independent(parameters, count, unsatisfiable, &mut dice)
-        });
-    };
-    if parameters.variables > table::MAX_TABLED {
+    let tabled = parameters.variables <= table::MAX_TABLED;
+    let floor = if tabled { floor(parameters) } else { None };
+    let mut narrowing = floor.map(|floor| Narrowing::new(parameters, floor));
+    move |stream| {
+        let unsatisfiable = stream.chance(parameters.unsatisfiable);
+        let mut dice = Dice::new(stream);
+        if let Some(narrowing) = &mut narrowing {
+            return narrowing.puzzle(unsatisfiable, &mut dice);
+        }
+        if tabled {
+            return (0..ATTEMPTS).find_map(|_| {
+                let count = fewest + dice.below(most - fewest + 1);
+                independent(parameters, count, unsatisfiable, &mut dice)
+            });
+        }
         let count = fewest + dice.below(most - fewest + 1);
-        return (0..PLANTED).find_map(|_| planted(parameters, count, unsatisfiable, &mut dice));
+        (0..PLANTED).find_map(|_| planted(parameters, count, unsatisfiable, &mut dice))
     }
-    Narrowing::new(parameters, floor, dice).puzzle(unsatisfiable)
 }
 
 /// Formulas drawn one by one without regard to the others, for puzzles that are too small to be

@@ -86,15 +86,20 @@ pub struct Name(pub usize);
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = |index: usize| char::from(b'A' + (index % 26) as u8);
-        if self.0 >= 26 {
-            f.write_char(letter(self.0 / 26 - 1))?;
-        }
-        f.write_char(letter(self.0))
+        self.write(f)
     }
 }
 
 impl Name {
+    /// Several times faster than `write!`.
+    pub fn write(self, out: &mut impl Write) -> fmt::Result {
+        let letter = |index: usize| char::from(b'A' + (index % 26) as u8);
+        if self.0 >= 26 {
+            out.write_char(letter(self.0 / 26 - 1))?;
+        }
+        out.write_char(letter(self.0))
+    }
+
     /// The index of the variable with this name, in either case.
     pub fn index(name: &str) -> Option<usize> {
         let digit =
@@ -193,7 +198,7 @@ fn write(
     match nodes.next() {
         None => Ok(()),
         Some(Node::Variable(v)) => {
-            write!(out, "{}", Name(usize::from(*v)))?;
+            Name(usize::from(*v)).write(out)?;
             match notation {
                 Notation::Valued(assignment) => write!(out, "{}", assignment >> v & 1),
                 _ => Ok(()),
@@ -215,7 +220,9 @@ fn write(
             }
             write(nodes, notation, false, out)?;
             if paper {
-                write!(out, " {} ", op.sign())?;
+                out.write_char(' ')?;
+                out.write_char(op.sign())?;
+                out.write_char(' ')?;
             } else {
                 out.write_char(op.symbol())?;
             }

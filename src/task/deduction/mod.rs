@@ -239,8 +239,8 @@ impl Puzzle for Deduction {
         Ok(())
     }
 
-    fn draw(parameters: &Parameters, stream: &mut Stream) -> Option<Self> {
-        draw::draw(parameters, stream)
+    fn source(parameters: &Parameters) -> impl FnMut(&mut Stream) -> Option<Self> {
+        draw::source(parameters)
     }
 
     fn certify(&self) -> Result<Certificate, Fault> {

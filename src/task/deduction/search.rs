@@ -220,14 +220,14 @@ impl<'a> Solver<'a> {
     }
 
     /// Follows all formulas until nothing new comes. The formula that fails, if one does.
-    fn propagate(&mut self, state: &mut State, forced: &mut Vec<Forced>) -> Option<usize> {
+    fn propagate(&mut self, state: &mut State, mut note: impl FnMut(Forced)) -> Option<usize> {
         let mut stale = u64::MAX >> (64 - self.sets.len());
         while stale != 0 {
             let i = stale.trailing_zeros() as usize;
             stale &= stale - 1;
             let before = state.known;
             let holds = self.follow(i, state, |variable, value| {
-                forced.push(Forced { formula: i, variable, value });
+                note(Forced { formula: i, variable, value });
             });
             if !holds {
                 return Some(i);
@@ -252,13 +252,28 @@ impl<'a> Solver<'a> {
         })
     }
 
+    /// [`Solver::branch`] without a record: whether it came to a solution.
+    fn count(&mut self, assumed: Option<(usize, bool)>, mut state: State) -> bool {
+        self.visited += 1;
+        if let Some((v, value)) = assumed {
+            state.set(v, value);
+        }
+        if self.propagate(&mut state, |_| {}).is_some() || self.visited > PATIENCE {
+            return false;
+        }
+        let next = self.choose(state);
+        next.is_none_or(|v| {
+            [true, false].into_iter().any(|value| self.count(Some((v, value)), state))
+        })
+    }
+
     fn branch(&mut self, assumed: Option<(usize, bool)>, mut state: State) -> Branch {
         self.visited += 1;
         if let Some((v, value)) = assumed {
             state.set(v, value);
         }
         let mut forced = Vec::new();
-        let end = if let Some(formula) = self.propagate(&mut state, &mut forced) {
+        let end = if let Some(formula) = self.propagate(&mut state, |f| forced.push(f)) {
             End::Contradiction(formula)
         } else if self.visited > PATIENCE {
             End::Stopped
@@ -282,7 +297,7 @@ fn negate(set: u8) -> u8 {
 /// Nodes of the reference solver's search tree.
 pub fn nodes(puzzle: &Deduction) -> u64 {
     let mut solver = Solver::new(puzzle);
-    solver.branch(None, State::default());
+    solver.count(None, State::default());
     solver.visited
 }
 

@@ -1,6 +1,8 @@
 //! Guesses that read the puzzle but do not reason.
 
-use super::formula::{Formula, MAX_VARIABLES, Node, Operator};
+use std::slice::Iter;
+
+use super::formula::{Formula, Node, Operator};
 use super::{Deduction, Probe, Solved, table};
 
 const ODDS: &str = "odds over the formulas";
@@ -42,11 +44,168 @@ fn share(right: bool) -> f64 {
     f64::from(u8::from(right))
 }
 
-/// The truth tables of formulas, and how many assignments satisfy each.
-pub struct Tables<'a> {
-    pub variables: usize,
-    pub bits: Vec<&'a [u64]>,
-    pub counts: Vec<usize>,
+/// What one formula tells solvers who do not reason.
+pub struct Clue {
+    stands: Vec<Stand>,
+    /// The variables whose values the formula states outright, through conjunctions only, and the
+    /// true ones of them.
+    stated: u64,
+    values: u64,
+    /// Assignments that satisfy it, and of these the one with the least and the greatest number.
+    count: usize,
+    ends: Option<[u64; 2]>,
+}
+
+/// How one variable stands in a formula.
+#[derive(Clone, Copy, Default)]
+struct Stand {
+    /// How much more often plain than negated.
+    plain: i32,
+    /// The same where a literal counts by what it does to the formula: the other way round under a
+    /// negation or before an implication's arrow, not at all under ↔ and ⊕.
+    signed: i32,
+    /// The odds of its being true among the assignments that satisfy the formula.
+    odds: f64,
+}
+
+impl Clue {
+    /// `table` is the formula's truth table; empty beyond truth tables.
+    pub fn new(variables: usize, nodes: &[Node], table: &[u64]) -> Self {
+        let mut clue = Self {
+            stands: vec![Stand::default(); variables],
+            stated: 0,
+            values: 0,
+            count: table::ones(table),
+            ends: ends(variables, table),
+        };
+        clue.walk(&mut nodes.iter(), [1, 1], Some(true));
+        for (v, stand) in clue.stands.iter_mut().enumerate() {
+            let column = |word| table::column(variables, v, word);
+            let ones =
+                table.iter().enumerate().map(|(word, bits)| (bits & column(word)).count_ones());
+            let (ones, all) = (ones.sum::<u32>() as usize, clue.count);
+            // A formula without the variable, or with ↔ and ⊕ around it, is no witness.
+            let witness = 2 * ones != all;
+            let odds = || (ones as f64 / (all - ones) as f64).clamp(1e-4, 1e4);
+            stand.odds = if witness { odds() } else { 1.0 };
+        }
+        clue
+    }
+
+    /// `signs`: what a literal here counts, plain and signed; `need`: the value that this part must
+    /// have, if the parts around it say so.
+    fn walk(&mut self, nodes: &mut Iter<Node>, [plain, signed]: [i32; 2], need: Option<bool>) {
+        match nodes.next() {
+            Some(Node::Variable(v)) => {
+                let stand = &mut self.stands[usize::from(*v)];
+                stand.plain += plain;
+                stand.signed += signed;
+                if let Some(need) = need {
+                    self.stated |= 1 << v;
+                    self.values = self.values & !(1 << v) | u64::from(need) << v;
+                }
+            }
+            Some(Node::Not) => {
+                let literal = matches!(nodes.as_slice().first(), Some(Node::Variable(_)));
+                let plain = if literal { -plain } else { plain };
+                self.walk(nodes, [plain, -signed], need.map(|need| !need));
+            }
+            Some(Node::Binary(op)) => {
+                let (a, b) = match op {
+                    Operator::And | Operator::Or => (signed, signed),
+                    Operator::Implies => (-signed, signed),
+                    Operator::Iff | Operator::Xor => (0, 0),
+                };
+                let (x, y) = match (op, need) {
+                    (Operator::And, Some(true)) | (Operator::Or, Some(false)) => (need, need),
+                    (Operator::Implies, Some(false)) => (Some(true), Some(false)),
+                    _ => (None, None),
+                };
+                self.walk(nodes, [plain, a], x);
+                self.walk(nodes, [plain, b], y);
+            }
+            None => {}
+        }
+    }
+}
+
+/// The assignments with the least and the greatest number in a truth table.
+fn ends(variables: usize, table: &[u64]) -> Option<[u64; 2]> {
+    let low = table.iter().position(|bits| *bits != 0)?;
+    let high = table.iter().rposition(|bits| *bits != 0)?;
+    let low = 64 * low + table[low].trailing_zeros() as usize;
+    let high = 64 * high + 63 - table[high].leading_zeros() as usize;
+    Some([low, high].map(|number| table::assignment(variables, number)))
+}
+
+type Guess = (&'static str, u64);
+
+fn tightest(clues: &[&Clue]) -> usize {
+    (0..clues.len()).min_by_key(|&i| clues[i].count).unwrap_or(0)
+}
+
+/// The assignments that solvers propose who count literals.
+fn guesses(variables: usize, clues: &[&Clue]) -> ([Guess; 5], [Option<Guess>; 4]) {
+    let [mut plain, mut plain_even, mut signed, mut signed_even, mut likely] = [0u64; 5];
+    let (mut unsure, mut least) = (0, f64::INFINITY);
+    for v in 0..variables {
+        // The odds multiply as if the formulas were independent witnesses.
+        let mut all = Stand { plain: 0, signed: 0, odds: 1.0 };
+        for Stand { plain, signed, odds } in clues.iter().map(|clue| clue.stands[v]) {
+            all.plain += plain;
+            all.signed += signed;
+            all.odds *= odds;
+        }
+        plain |= u64::from(all.plain > 0) << v;
+        plain_even |= u64::from(all.plain >= 0) << v;
+        signed |= u64::from(all.signed > 0) << v;
+        signed_even |= u64::from(all.signed >= 0) << v;
+        likely |= u64::from(all.odds > 1.0) << v;
+        let sure = all.odds.max(all.odds.recip());
+        if sure < least {
+            (unsure, least) = (v, sure);
+        }
+    }
+    let state = |values: u64, clue: &&Clue| values & !clue.stated | clue.values;
+    let counted = [
+        ("literal majority", plain),
+        ("literal majority, else true", plain_even),
+        ("signed literal majority", signed),
+        ("signed literal majority, else true", signed_even),
+        ("stated values, else literal majority", clues.iter().fold(signed_even, state)),
+    ];
+    let ends = clues.get(tightest(clues)).and_then(|clue| clue.ends);
+    let tabled = [
+        ends.map(|[low, _]| ("tightest formula, low", low)),
+        ends.map(|[_, high]| ("tightest formula, high", high)),
+        Some((ODDS, likely)),
+        Some(("odds, the least sure turned", likely ^ 1 << unsure)),
+    ];
+    (counted, tabled)
+}
+
+/// Whether some cheap guess is among the `solutions`, a truth table, of several formulas.
+pub fn lucky(variables: usize, clues: &[&Clue], solutions: &[u64]) -> bool {
+    let right = |(_, guess): Guess| {
+        let number = table::assignment(variables, guess as usize) as usize;
+        solutions[number / 64] >> (number % 64) & 1 == 1
+    };
+    let (counted, tabled) = guesses(variables, clues);
+    counted.into_iter().chain(tabled.into_iter().flatten()).any(right)
+}
+
+/// Whether a random assignment that satisfies the tightest formula, one of `tightest`, is no better
+/// than chance plus a margin. For one solution the floor of each formula sees to that.
+pub fn fair(
+    variables: usize,
+    tightest: usize,
+    solutions: usize,
+    unsatisfiable: f64,
+    margin: f64,
+) -> bool {
+    let (count, satisfiable) = (solutions as f64, 1.0 - unsatisfiable);
+    let chance = unsatisfiable.max(satisfiable * count / (variables as f64).exp2());
+    satisfiable * count / tightest as f64 <= chance + margin
 }
 
 /// The words of the formulas' truth tables, one formula after the other.
@@ -66,198 +225,47 @@ fn evaluated(puzzle: &Deduction) -> Vec<u64> {
     bits
 }
 
-impl<'a> Tables<'a> {
-    fn new(variables: usize, bits: &'a [u64]) -> Self {
-        let bits: Vec<&[u64]> = bits.chunks(table::words(variables)).collect();
-        let counts = bits.iter().map(|bits| table::ones(bits)).collect();
-        Self { variables, bits, counts }
-    }
-
-    fn tightest(&self) -> usize {
-        (0..self.counts.len()).min_by_key(|&i| self.counts[i]).unwrap_or(0)
-    }
-
-    /// The satisfying assignment of a formula with the least or the greatest number.
-    fn end(&self, formula: usize, low: bool) -> Option<u64> {
-        let mut words = self.bits[formula].iter().enumerate();
-        let (word, bits) = if low {
-            words.find(|(_, bits)| **bits != 0)?
-        } else {
-            words.rfind(|(_, bits)| **bits != 0)?
-        };
-        let bit = if low { bits.trailing_zeros() } else { 63 - bits.leading_zeros() };
-        Some(table::assignment(self.variables, 64 * word + bit as usize))
-    }
-
-    /// For each variable the odds of its being true, as if the formulas were independent witnesses:
-    /// the product over formulas of the odds among the assignments that satisfy the formula.
-    fn odds(&self) -> Vec<f64> {
-        let odds = |v: usize, i: usize| {
-            let pairs = self.bits[i].iter().enumerate();
-            let ones: u32 = pairs
-                .map(|(word, bits)| (bits & table::column(self.variables, v, word)).count_ones())
-                .sum();
-            let (ones, all) = (ones as usize, self.counts[i]);
-            // A formula without the variable, or with ↔ and ⊕ around it, is no witness.
-            if 2 * ones == all { 1.0 } else { (ones as f64 / (all - ones) as f64).clamp(1e-4, 1e4) }
-        };
-        let all = |v| (0..self.counts.len()).map(|i| odds(v, i)).product();
-        (0..self.variables).map(all).collect()
-    }
-
-    /// Whether two formulas exclude each other.
-    fn contradict(&self) -> bool {
-        let n = self.counts.len();
-        (0..n).any(|i| (0..i).any(|j| table::disjoint(self.bits[i], self.bits[j])))
-    }
-}
-
-/// For each variable how much more often it stands plain than negated; and the same where a literal
-/// counts by what it does to the formula: the other way round under a negation or before an
-/// implication's arrow, not at all under ↔ and ⊕.
-fn polarity(formulas: &[&[Node]]) -> [[i32; MAX_VARIABLES]; 2] {
-    type Sums = [[i32; MAX_VARIABLES]; 2];
-    fn walk(nodes: &mut std::slice::Iter<Node>, plain: i32, signed: i32, sums: &mut Sums) {
-        match nodes.next() {
-            Some(Node::Variable(v)) => {
-                sums[0][usize::from(*v)] += plain;
-                sums[1][usize::from(*v)] += signed;
-            }
-            Some(Node::Not) => {
-                let literal = matches!(nodes.as_slice().first(), Some(Node::Variable(_)));
-                walk(nodes, if literal { -plain } else { plain }, -signed, sums);
-            }
-            Some(Node::Binary(op)) => {
-                let (a, b) = match op {
-                    Operator::And | Operator::Or => (signed, signed),
-                    Operator::Implies => (-signed, signed),
-                    Operator::Iff | Operator::Xor => (0, 0),
-                };
-                walk(nodes, plain, a, sums);
-                walk(nodes, plain, b, sums);
-            }
-            None => {}
-        }
-    }
-    let mut sums = [[0; MAX_VARIABLES]; 2];
-    for formula in formulas {
-        walk(&mut formula.iter(), 1, 1, &mut sums);
-    }
-    sums
-}
-
-/// The values that formulas state outright, through conjunctions only; the others by `rest`.
-fn units(formulas: &[&[Node]], rest: u64) -> u64 {
-    fn walk(nodes: &mut std::slice::Iter<Node>, need: Option<bool>, values: &mut u64) {
-        match nodes.next() {
-            Some(Node::Variable(v)) => match need {
-                Some(true) => *values |= 1 << v,
-                Some(false) => *values &= !(1 << v),
-                None => {}
-            },
-            Some(Node::Not) => walk(nodes, need.map(|need| !need), values),
-            Some(Node::Binary(op)) => {
-                let (a, b) = match (op, need) {
-                    (Operator::And, Some(true)) => (need, need),
-                    (Operator::Or, Some(false)) => (need, need),
-                    (Operator::Implies, Some(false)) => (Some(true), Some(false)),
-                    _ => (None, None),
-                };
-                walk(nodes, a, values);
-                walk(nodes, b, values);
-            }
-            None => {}
-        }
-    }
-    let mut values = rest;
-    for formula in formulas {
-        walk(&mut formula.iter(), Some(true), &mut values);
-    }
-    values
-}
-
-type Guess = (&'static str, u64);
-
-/// The assignments that solvers propose who count literals.
-fn counted(variables: usize, formulas: &[&[Node]]) -> [Guess; 5] {
-    let majority = |sums: &[i32; MAX_VARIABLES], even: u64| {
-        (0..variables).fold(0, |set, v| match sums[v] {
-            0 => set | even & 1 << v,
-            sum => set | u64::from(sum > 0) << v,
-        })
-    };
-    let [literals, signed] = &polarity(formulas);
-    [
-        ("literal majority", majority(literals, 0)),
-        ("literal majority, else true", majority(literals, u64::MAX)),
-        ("signed literal majority", majority(signed, 0)),
-        ("signed literal majority, else true", majority(signed, u64::MAX)),
-        ("stated values, else literal majority", units(formulas, majority(signed, u64::MAX))),
-    ]
-}
-
-/// The assignments that solvers propose who look at each formula's truth table.
-fn tabled(tables: &Tables) -> impl Iterator<Item = Guess> {
-    let tightest = tables.tightest();
-    let ends = [("tightest formula, low", true), ("tightest formula, high", false)];
-    let odds = tables.odds();
-    let likely = (0..).zip(&odds).fold(0, |set, (v, odds)| set | u64::from(*odds > 1.0) << v);
-    let sure = |v: &usize| odds[*v].max(odds[*v].recip());
-    let unsure = (0..odds.len()).min_by(|a, b| sure(a).total_cmp(&sure(b)));
-    let turned = likely ^ unsure.map_or(0, |v| 1 << v);
-    ends.into_iter()
-        .filter_map(move |(name, low)| Some((name, tables.end(tightest, low)?)))
-        .chain([(ODDS, likely), ("odds, the least sure turned", turned)])
-}
-
-/// Whether some cheap guess is among the `solutions`, a truth table, of several formulas.
-pub fn lucky(formulas: &[&[Node]], tables: &Tables, solutions: &[u64]) -> bool {
-    let right = |(_, guess): Guess| {
-        let number = table::assignment(tables.variables, guess as usize) as usize;
-        solutions[number / 64] >> (number % 64) & 1 == 1
-    };
-    counted(tables.variables, formulas).into_iter().any(right) || tabled(tables).any(right)
-}
-
-/// Whether a random assignment that satisfies the tightest formula is no better than chance plus a
-/// margin. For one solution the floor of each formula sees to that.
-pub fn fair(tables: &Tables, solutions: usize, unsatisfiable: f64, margin: f64) -> bool {
-    let (count, satisfiable) = (solutions as f64, 1.0 - unsatisfiable);
-    let chance = unsatisfiable.max(satisfiable * count / (tables.variables as f64).exp2());
-    satisfiable * count / tables.counts[tables.tightest()] as f64 <= chance + margin
+/// Whether two formulas exclude each other.
+fn contradict(tables: &[&[u64]]) -> bool {
+    (0..tables.len()).any(|i| (0..i).any(|j| table::disjoint(tables[i], tables[j])))
 }
 
 pub fn all(puzzle: &Deduction) -> Vec<Probe> {
-    let formulas: Vec<&[Node]> = puzzle.formulas.iter().map(|formula| &formula.0[..]).collect();
-    let right = |(name, guess): Guess| (name, share(right(puzzle, guess)));
-    let mut probes: Vec<Probe> =
-        counted(puzzle.variables, &formulas).into_iter().map(right).collect();
+    let Deduction { variables, ref formulas, .. } = *puzzle;
     // To satisfy the only formula is all there is to do.
-    if !puzzle.tabled() || formulas.len() == 1 {
+    let tabled = puzzle.tabled() && formulas.len() > 1;
+    let bits = if tabled { evaluated(puzzle) } else { Vec::new() };
+    let mut tables: Vec<&[u64]> = bits.chunks(table::words(variables)).collect();
+    tables.resize(formulas.len(), &[]);
+    let new = |(formula, table): (&Formula, &&[u64])| Clue::new(variables, &formula.0, table);
+    let clues: Vec<Clue> = formulas.iter().zip(&tables).map(new).collect();
+    let clues: Vec<&Clue> = clues.iter().collect();
+
+    let (counted, guessed) = guesses(variables, &clues);
+    let right = |(name, guess): Guess| (name, share(right(puzzle, guess)));
+    let mut probes: Vec<Probe> = counted.into_iter().map(right).collect();
+    if !tabled {
         return probes;
     }
-    let words = evaluated(puzzle);
-    let tables = Tables::new(puzzle.variables, &words);
-    probes.extend(tabled(&tables).map(right));
+    probes.extend(guessed.into_iter().flatten().map(right));
     let never = puzzle.solved() == Solved::Never;
     let solutions = solutions(puzzle);
     // How often a random assignment that satisfies one formula satisfies all.
-    let alone = |i: usize| solutions as f64 / tables.counts[i].max(1) as f64;
-    let tightest = tables.tightest();
+    let alone = |i: usize| solutions as f64 / clues[i].count.max(1) as f64;
+    let tightest = alone(tightest(&clues));
     let odds = probes.iter().find(|(name, _)| *name == ODDS).map_or(0.0, |(_, odds)| *odds);
-    let expected: f64 =
-        tables.counts.iter().fold((puzzle.variables as f64).exp2(), |left, count| {
-            left * *count as f64 / (puzzle.variables as f64).exp2()
-        });
+    let assignments = (variables as f64).exp2();
+    let narrow = |left: f64, clue: &&Clue| left * clue.count as f64 / assignments;
+    let expected = clues.iter().fold(assignments, narrow);
     let claim = |claimed: bool, other: f64| if claimed { share(never) } else { other };
-    let literals: usize = puzzle.formulas.iter().map(Formula::literals).sum();
+    let literals: usize = formulas.iter().map(Formula::literals).sum();
     probes.extend([
-        ("tightest formula", alone(tightest)),
+        ("tightest formula", tightest),
         ("first formula", alone(0)),
-        ("last formula", alone(tables.counts.len() - 1)),
-        ("unsatisfiable if half a solution is expected", claim(expected < 0.5, alone(tightest))),
-        ("unsatisfiable if two formulas clash", claim(tables.contradict(), odds)),
-        ("unsatisfiable if long", claim(literals > 3 * puzzle.variables, alone(tightest))),
+        ("last formula", alone(clues.len() - 1)),
+        ("unsatisfiable if half a solution is expected", claim(expected < 0.5, tightest)),
+        ("unsatisfiable if two formulas clash", claim(contradict(&tables), odds)),
+        ("unsatisfiable if long", claim(literals > 3 * variables, tightest)),
     ]);
     probes
 }

@@ -28,7 +28,8 @@ fn parameters(json: Value) -> Parameters {
 }
 
 fn drawn(parameters: &Parameters, count: usize) -> Vec<Deduction> {
-    let draw = |i| Deduction::draw(parameters, &mut Stream::new(5, "test", i));
+    let mut source = Deduction::source(parameters);
+    let draw = |i| source(&mut Stream::new(5, "test", i));
     (0..).filter_map(draw).take(count).collect()
 }
 

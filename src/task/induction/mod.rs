@@ -66,8 +66,8 @@ impl Puzzle for Induction {
         draw::validate(parameters)
     }
 
-    fn draw(parameters: &Parameters, stream: &mut Stream) -> Option<Self> {
-        draw::draw(parameters, stream)
+    fn source(parameters: &Parameters) -> impl FnMut(&mut Stream) -> Option<Self> {
+        |stream| draw::draw(parameters, stream)
     }
 
     fn certify(&self) -> Result<Certificate, Fault> {

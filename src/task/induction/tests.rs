@@ -31,10 +31,9 @@ fn parameters(level: u32, changes: Value) -> Parameters {
 }
 
 fn drawn(parameters: &Parameters, count: usize) -> Vec<Induction> {
-    (0..)
-        .filter_map(|index| Induction::draw(parameters, &mut Stream::new(1, "test", index)))
-        .take(count)
-        .collect()
+    let mut source = Induction::source(parameters);
+    let draw = |index| source(&mut Stream::new(1, "test", index));
+    (0..).filter_map(draw).take(count).collect()
 }
 
 fn every_kind() -> Vec<Induction> {
