@@ -211,6 +211,9 @@ impl<'a> Narrowing<'a> {
 
     /// How many of the assignments left a formula leaves.
     fn leaves(&self, i: usize) -> usize {
+        if let [left] = self.left[..] {
+            return (self.pool.tables[i] & left).count_ones() as usize;
+        }
         let pairs = self.table(i).iter().zip(&self.left);
         pairs.map(|(a, b)| (a & b).count_ones() as usize).sum()
     }
