@@ -6,7 +6,8 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 use triad::checkpoint::{ModelConfig, init_weights};
 use triad::model::{
-    AdamW, AdamWSettings, SampleRequest, Sampling, Transformer, loss, sample, set_threads,
+    AdamW, AdamWSettings, Precision, SampleRequest, Sampling, Transformer, loss, sample,
+    set_threads,
 };
 
 const VOCABULARY: i64 = 264;
@@ -14,13 +15,14 @@ const VOCABULARY: i64 = 264;
 fn main() -> triad::Result<()> {
     set_threads(1);
     let config = serde_json::json!({
+        "model_type": "qwen2",
         "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
         "max_position_embeddings": 512, "tie_word_embeddings": true,
     });
     let config = ModelConfig::from_json(config.to_string().as_bytes())?;
     let weights = init_weights(&config, 1, 0.02)?;
-    let model = Transformer::load(&config, &weights, Device::Cpu, true)?;
+    let model = Transformer::load(&config, &weights, Device::Cpu, Precision::F32, true)?;
     println!("parameters: {}", weights.values().map(|tensor| tensor.len()).sum::<usize>());
     for (rows, spread) in [(512, 1), (512, 8), (64, 8)] {
         sampling(&model, rows, spread)?;

@@ -280,12 +280,12 @@ fn a_store_out_of_reach_is_worth_another_try() {
 fn checkpoint(folder: &Path) {
     use triad::checkpoint::{Checkpoint, ModelConfig, Tokenizer, init_weights};
     let tokenizer = Tokenizer::train(["abc".to_string()].into_iter(), 263).unwrap();
-    let config = serde_json::json!({"vocab_size": tokenizer.size(), "hidden_size": 16,
+    let config = serde_json::json!({"model_type": "qwen2", "vocab_size": tokenizer.size(), "hidden_size": 16,
         "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 64, "tie_word_embeddings": true});
     let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
     let weights = init_weights(&config, 1, 0.02).unwrap();
-    Checkpoint { config, tokenizer, weights }.to_folder(folder).unwrap();
+    Checkpoint::fresh(config, tokenizer, weights).unwrap().to_folder(folder).unwrap();
 }
 
 #[cfg(feature = "torch")]

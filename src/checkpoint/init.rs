@@ -8,7 +8,6 @@ use crate::entropy::Stream;
 /// 0.02), the two projections back into the residual stream scaled by 1/sqrt(2 * layers), norms 1,
 /// biases 0. Each tensor has a stream of its own, so the draws of one do not depend on the others.
 pub fn init_weights(config: &ModelConfig, seed: u64, deviation: f64) -> Result<Weights> {
-    config.validate()?;
     let residual = deviation / (2.0 * config.num_hidden_layers as f64).sqrt();
     let draw = |(name, shape): (String, Vec<usize>)| {
         let count = shape.iter().product();

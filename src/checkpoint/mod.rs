@@ -1,22 +1,26 @@
 //! Checkpoints: a model's shape, tokenizer and weights as a Hugging Face folder of safetensors.
 
+mod chat;
 mod config;
 mod init;
+mod rope;
 mod tensor;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-pub use config::ModelConfig;
+pub use chat::Message;
+pub use config::{Architecture, ModelConfig};
 pub use init::init_weights;
+pub use rope::{Rope, RopeScaling};
 pub use tensor::{Dtype, HostTensor, Weights, decode_safetensors, encode_safetensors};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::{Error, Result};
 
@@ -26,6 +30,23 @@ const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
+/// Files of a checkpoint that are written as they were read, for the tools that want them.
+pub const CARRIED: [&str; 8] = [
+    GENERATION,
+    SPECIAL_TOKENS,
+    CHAT_TEMPLATE,
+    "chat_template.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Most bytes of one weights file, as Hugging Face writes them.
+const SHARD: usize = 5_000_000_000;
 
 /// A whole model. `transformers` loads its folder with AutoModelForCausalLM and AutoTokenizer.
 #[derive(Debug, Clone)]
@@ -33,30 +54,71 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     pub weights: Weights,
+    /// Those of [`CARRIED`] that the folder had.
+    pub files: BTreeMap<String, Bytes>,
 }
 
 impl Checkpoint {
-    /// The folder's files by name. Equal checkpoints give equal bytes.
-    ///
-    /// The written config names the weights' type and the tokenizer's end of text, whatever
-    /// `self.config` said of them.
-    pub fn objects(&self) -> Result<Vec<(String, Bytes)>> {
+    /// A model that comes from no folder: both its configs name the tokenizer's end of text.
+    pub fn fresh(config: ModelConfig, tokenizer: Tokenizer, weights: Weights) -> Result<Self> {
+        let eos = tokenizer.eos();
+        let config = config.with(&[("eos_token_id", eos.into()), ("pad_token_id", eos.into())])?;
+        let generation = json!({"eos_token_id": eos, "pad_token_id": eos});
+        let mut generation = serde_json::to_vec_pretty(&generation).map_err(Error::defect)?;
+        generation.push(b'\n');
+        let files = BTreeMap::from([(GENERATION.to_string(), generation.into())]);
+        Ok(Self { config, tokenizer, weights, files })
+    }
+
+    /// Gives the folder's files to `put`, one by one: a large model is never encoded whole. Equal
+    /// checkpoints give equal bytes, and a folder that was read gives its own: only `config.json`
+    /// names the type of the weights as they are.
+    pub fn write(&self, put: impl FnMut(String, Bytes) -> Result<()>) -> Result<()> {
+        self.write_in_shards(SHARD, put)
+    }
+
+    fn write_in_shards(
+        &self,
+        limit: usize,
+        mut put: impl FnMut(String, Bytes) -> Result<()>,
+    ) -> Result<()> {
         self.check()?;
-        let eos = self.tokenizer.eos();
-        let mut config = self.config.clone();
-        config.eos_token_id = Some(json!(eos));
-        config.pad_token_id = Some(eos);
-        if let Some(tensor) = self.weights.values().next() {
-            config.torch_dtype = tensor.dtype.torch_name().into();
+        let dtype = self.weights.values().next().map(|tensor| tensor.dtype).unwrap_or_default();
+        put(CONFIG.into(), self.config.to_json(dtype)?.into())?;
+        for (name, bytes) in &self.files {
+            put(name.clone(), bytes.clone())?;
         }
-        let generation = format!("{{\n  \"eos_token_id\": {eos},\n  \"pad_token_id\": {eos}\n}}\n");
-        Ok(vec![
-            (CONFIG.into(), config.to_json()?.into()),
-            (GENERATION.into(), generation.into()),
-            (WEIGHTS.into(), encode_safetensors(&self.weights)?),
-            (TOKENIZER.into(), self.tokenizer.bytes()),
-            (TOKENIZER_SETTINGS.into(), self.tokenizer.settings()?.into()),
-        ])
+        match &shards(&self.weights, limit)[..] {
+            [whole] => put(WEIGHTS.into(), encode_safetensors(whole)?)?,
+            parts => {
+                let mut map = BTreeMap::new();
+                for (number, part) in parts.iter().enumerate() {
+                    let file = format!("model-{:05}-of-{:05}.safetensors", number + 1, parts.len());
+                    map.extend(part.keys().map(|name| (name.clone(), file.clone())));
+                    put(file, encode_safetensors(part)?)?;
+                }
+                let size: usize = self.weights.values().map(|tensor| tensor.bytes.len()).sum();
+                let index = json!({"metadata": {"total_size": size}, "weight_map": map});
+                let mut index = serde_json::to_vec_pretty(&index).map_err(Error::defect)?;
+                index.push(b'\n');
+                put(INDEX.into(), index.into())?;
+            }
+        }
+        put(TOKENIZER.into(), self.tokenizer.bytes())?;
+        match self.tokenizer.settings() {
+            Some(settings) => put(TOKENIZER_SETTINGS.into(), settings),
+            None => Ok(()),
+        }
+    }
+
+    /// The folder's files by name, all at once.
+    pub fn objects(&self) -> Result<Vec<(String, Bytes)>> {
+        let mut all = Vec::new();
+        self.write(|name, bytes| {
+            all.push((name, bytes));
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Reads a checkpoint through `read`, which answers a file name with its bytes. Weights lie in
@@ -64,11 +126,25 @@ impl Checkpoint {
     pub fn from_objects(mut read: impl FnMut(&str) -> Result<Bytes>) -> Result<Self> {
         let config = ModelConfig::from_json(&read(CONFIG)?)?;
         let tokenizer = read(TOKENIZER)?;
-        let tokenizer = match read(TOKENIZER_SETTINGS) {
-            Ok(settings) => Tokenizer::from_files(tokenizer, &settings)?,
-            Err(Error::TryAgain(m)) => return Err(Error::TryAgain(m)),
-            Err(_) => Tokenizer::from_bytes(tokenizer)?,
+        let mut optional = |name: &str| match read(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::TryAgain(m)) => Err(Error::TryAgain(m)),
+            Err(_) => Ok(None),
         };
+        let settings = optional(TOKENIZER_SETTINGS)?;
+        let mut files = BTreeMap::new();
+        for name in CARRIED {
+            if let Some(bytes) = optional(name)? {
+                files.insert(name.to_string(), bytes);
+            }
+        }
+        let tokenizer = Tokenizer::from_files(TokenizerFiles {
+            tokenizer,
+            settings,
+            special: files.get(SPECIAL_TOKENS).cloned(),
+            template: files.get(CHAT_TEMPLATE).cloned(),
+            eos: ends(config.source()).into_iter().next(),
+        })?;
         let weights = match read(WEIGHTS) {
             Ok(file) => decode_safetensors(file).map_err(|e| e.at(WEIGHTS))?,
             Err(Error::TryAgain(m)) => return Err(Error::TryAgain(m)),
@@ -77,10 +153,23 @@ impl Checkpoint {
                 Err(_) => return Err(missing),
             },
         };
-        let mut checkpoint = Self { config, tokenizer, weights };
-        checkpoint.drop_tied_head();
+        let mut checkpoint = Self { config, tokenizer, weights, files };
+        checkpoint.drop_what_is_derived();
         checkpoint.check()?;
         Ok(checkpoint)
+    }
+
+    /// The ids that end a response, in order: those of `generation_config.json`, of `config.json`
+    /// and the tokenizer's.
+    pub fn stop_ids(&self) -> Result<Vec<u32>> {
+        let mut ids = ends(self.config.source());
+        if let Some(file) = self.files.get(GENERATION) {
+            let generation: Value = serde_json::from_slice(file)
+                .map_err(|e| Error::data(format!("{GENERATION}: {e}")))?;
+            ids.extend(generation.as_object().map(ends).unwrap_or_default());
+        }
+        ids.insert(self.tokenizer.eos());
+        Ok(ids.into_iter().collect())
     }
 
     pub fn from_folder(folder: &Path) -> Result<Self> {
@@ -97,15 +186,11 @@ impl Checkpoint {
         let fail =
             |e: std::io::Error| Error::try_again(format!("cannot write {}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(fail)?;
-        for (name, bytes) in self.objects()? {
-            std::fs::write(folder.join(name), bytes).map_err(fail)?;
-        }
-        Ok(())
+        self.write(|name, bytes| std::fs::write(folder.join(name), bytes).map_err(fail))
     }
 
     /// Checks that config, weights and tokenizer belong together.
     pub fn check(&self) -> Result<()> {
-        self.config.validate()?;
         check_weights(&self.config, &self.weights)?;
         let (ids, rows) = (self.tokenizer.size(), self.config.vocab_size);
         if ids > rows {
@@ -117,8 +202,9 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Some tools store a tied output head a second time.
-    fn drop_tied_head(&mut self) {
+    /// Some tools store a tied output head a second time, and old Llama folders the rotary
+    /// frequencies, which the config gives.
+    fn drop_what_is_derived(&mut self) {
         let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
         if self.config.tie_word_embeddings
             && self.weights.contains_key(head)
@@ -126,7 +212,35 @@ impl Checkpoint {
         {
             self.weights.remove(head);
         }
+        self.weights.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
     }
+}
+
+/// The `eos_token_id` of a config: one id or a list of them.
+fn ends(config: &serde_json::Map<String, Value>) -> BTreeSet<u32> {
+    let ids = match config.get("eos_token_id") {
+        Some(Value::Array(ids)) => &ids[..],
+        Some(id) => std::slice::from_ref(id),
+        None => &[],
+    };
+    ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
+}
+
+/// `weights` in order of name, cut where a part would exceed `limit` bytes.
+fn shards(weights: &Weights, limit: usize) -> Vec<Weights> {
+    let mut parts = vec![Weights::new()];
+    let mut size = 0;
+    for (name, tensor) in weights {
+        if size > 0 && size + tensor.bytes.len() > limit {
+            parts.push(Weights::new());
+            size = 0;
+        }
+        size += tensor.bytes.len();
+        if let Some(part) = parts.last_mut() {
+            part.insert(name.clone(), tensor.clone());
+        }
+    }
+    parts
 }
 
 /// Checks that `weights` are exactly the tensors of a model of this shape.
@@ -148,7 +262,7 @@ pub fn check_weights(config: &ModelConfig, weights: &Weights) -> Result<()> {
     }
     match weights.keys().find(|name| !expected.contains_key(*name)) {
         Some(name) => Err(Error::data(format!(
-            "checkpoint has the tensor `{name}`, which a Qwen2 model of this config does not"
+            "checkpoint has the tensor `{name}`, which a model of this config does not"
         ))),
         None => Ok(()),
     }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use tokenizers::AddedToken;
-use tokenizers::SplitDelimiterBehavior;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use super::chat::{ChatTemplate, Message};
 use crate::{Error, Result};
 
 /// Tags of a response's parts. Ordinary tokens to the decoder: they stay in the text.
@@ -33,10 +34,25 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// `tokenizer.json` as it was read: written back unchanged.
     bytes: Bytes,
-    /// `tokenizer_config.json`.
-    settings: Map<String, Value>,
+    /// `tokenizer_config.json`, if there is one: written back unchanged.
+    settings: Option<Bytes>,
+    chat: Option<Arc<ChatTemplate>>,
     eos: u32,
     size: usize,
+}
+
+/// The files of a checkpoint that make its tokenizer.
+pub struct TokenizerFiles {
+    /// `tokenizer.json`
+    pub tokenizer: Bytes,
+    /// `tokenizer_config.json`
+    pub settings: Option<Bytes>,
+    /// `special_tokens_map.json`: names special tokens that the settings do not.
+    pub special: Option<Bytes>,
+    /// `chat_template.jinja`: goes before the settings' template.
+    pub template: Option<Bytes>,
+    /// The model's end of text, for files that name none.
+    pub eos: Option<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -83,7 +99,7 @@ impl Tokenizer {
         Self::from_bytes(text.into())
     }
 
-    /// Reads a `tokenizer.json`, with `<|endoftext|>` as the end of text.
+    /// Reads a `tokenizer.json` as [`Self::train`] makes it, with `<|endoftext|>` as the end of text.
     pub fn from_bytes(bytes: Bytes) -> Result<Self> {
         let settings = json!({
             "add_bos_token": false,
@@ -93,31 +109,51 @@ impl Tokenizer {
             "pad_token": SPECIAL[0],
             "tokenizer_class": "Qwen2Tokenizer",
         });
-        match settings {
-            Value::Object(settings) => Self::new(bytes, settings),
-            _ => Err(Error::defect("tokenizer settings are no object")),
+        let sorted: std::collections::BTreeMap<_, _> =
+            settings.as_object().into_iter().flatten().collect();
+        let mut settings = serde_json::to_vec_pretty(&sorted).map_err(Error::defect)?;
+        settings.push(b'\n');
+        Self::from_files(TokenizerFiles {
+            tokenizer: bytes,
+            settings: Some(settings.into()),
+            special: None,
+            template: None,
+            eos: None,
+        })
+    }
+
+    /// Reads the files as AutoTokenizer does: tokens that the settings add, and what is put around
+    /// a text ([`Self::encode_prompt`]).
+    pub fn from_files(files: TokenizerFiles) -> Result<Self> {
+        let map = |name: &str, file: &Option<Bytes>| -> Result<Map<String, Value>> {
+            let Some(file) = file else { return Ok(Map::new()) };
+            serde_json::from_slice(file).map_err(|e| Error::data(format!("{name}: {e}")))
+        };
+        let mut settings = map("special_tokens_map.json", &files.special)?;
+        settings.append(&mut map("tokenizer_config.json", &files.settings)?);
+        let broken = |e: tokenizers::Error| Error::data(format!("tokenizer.json: {e}"));
+        let mut inner = tokenizers::Tokenizer::from_bytes(&files.tokenizer).map_err(broken)?;
+        inner.with_truncation(None).map_err(broken)?;
+        inner.with_padding(None);
+        inner.add_tokens(&added_tokens(&settings)?);
+        let eos = match token(&settings, "eos_token") {
+            Some(text) => inner.token_to_id(text).ok_or_else(|| {
+                Error::data(format!("tokenizer.json lacks the end-of-text token `{text}`"))
+            })?,
+            None => files.eos.or_else(|| inner.token_to_id(SPECIAL[0])).ok_or_else(|| {
+                Error::data(
+                    "tokenizer_config.json names no `eos_token`, and the model no eos_token_id",
+                )
+            })?,
+        };
+        if settings.contains_key("add_bos_token") || settings.contains_key("add_eos_token") {
+            let around = surround(&settings, &inner)?;
+            inner.with_post_processor(Some(around));
         }
-    }
-
-    /// Reads a `tokenizer.json` and the `tokenizer_config.json` beside it.
-    pub fn from_files(bytes: Bytes, settings: &[u8]) -> Result<Self> {
-        let settings = serde_json::from_slice(settings)
-            .map_err(|e| Error::data(format!("tokenizer_config.json: {e}")))?;
-        Self::new(bytes, settings)
-    }
-
-    fn new(bytes: Bytes, settings: Map<String, Value>) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|e| Error::data(format!("tokenizer.json: {e}")))?;
-        // A string, or an object with the string as `content`.
-        let eos = settings.get("eos_token").map_or(SPECIAL[0], |token| {
-            token.as_str().or_else(|| token["content"].as_str()).unwrap_or(SPECIAL[0])
-        });
-        let eos = inner.token_to_id(eos).ok_or_else(|| {
-            Error::data(format!("tokenizer.json lacks the end-of-text token `{eos}`"))
-        })?;
         let size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        Ok(Self { inner: Arc::new(inner), bytes, settings, eos, size })
+        let chat = ChatTemplate::find(files.template.as_deref(), &settings)?.map(Arc::new);
+        let (bytes, settings) = (files.tokenizer, files.settings);
+        Ok(Self { inner: Arc::new(inner), bytes, settings, chat, eos, size })
     }
 
     /// `tokenizer.json`.
@@ -125,21 +161,40 @@ impl Tokenizer {
         self.bytes.clone()
     }
 
-    /// `tokenizer_config.json`.
-    pub fn settings(&self) -> Result<Vec<u8>> {
-        let sorted: std::collections::BTreeMap<_, _> = self.settings.iter().collect();
-        let mut bytes = serde_json::to_vec_pretty(&sorted).map_err(Error::defect)?;
-        bytes.push(b'\n');
-        Ok(bytes)
+    /// `tokenizer_config.json`, if there is one.
+    pub fn settings(&self) -> Option<Bytes> {
+        self.settings.clone()
     }
 
-    /// Token ids of a text. Tags and special tokens in it become their own ids; nothing is added.
+    /// Token ids of a text that goes on from another, or that a chat template made. Tags and
+    /// special tokens in it become their own ids; nothing is added.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, false)
+    }
+
+    /// Token ids of a text that stands alone, as AutoTokenizer gives them: with the tokens that the
+    /// tokenizer puts around it (Llama's begin of text).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, true)
+    }
+
+    fn ids(&self, text: &str, surround: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner
-            .encode_fast(text, false)
+            .encode_fast(text, surround)
             .map_err(|e| Error::data(format!("text cannot be tokenized: {e}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A conversation as text by the checkpoint's template, up to where the answer begins if
+    /// `add_generation_prompt`. For [`Self::encode`]: the template has put every special token in
+    /// its place. None: the checkpoint has no template.
+    pub fn chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Option<String>> {
+        self.chat.as_ref().map(|chat| chat.render(messages, add_generation_prompt)).transpose()
     }
 
     /// Text of some token ids: keeps the think and answer tags, drops special tokens.
@@ -163,4 +218,54 @@ impl Tokenizer {
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
+}
+
+/// A special token's text: a string, or an object with the string as `content`.
+fn token<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    let value = settings.get(key)?;
+    value.as_str().or_else(|| value["content"].as_str())
+}
+
+/// The tokens in the settings' `added_tokens_decoder`, by id. Those that `tokenizer.json` has as well
+/// change nothing.
+fn added_tokens(settings: &Map<String, Value>) -> Result<Vec<AddedToken>> {
+    let Some(listed) = settings.get("added_tokens_decoder").and_then(Value::as_object) else {
+        return Ok(Vec::new());
+    };
+    let mut tokens = Vec::with_capacity(listed.len());
+    for (id, token) in listed {
+        let place = || format!("tokenizer_config.json: added_tokens_decoder: `{id}`");
+        let number: u32 = id.parse().map_err(|_| Error::data(format!("{} is no id", place())))?;
+        let token: AddedToken = serde_json::from_value(token.clone())
+            .map_err(|e| Error::data(format!("{}: {e}", place())))?;
+        tokens.push((number, token));
+    }
+    tokens.sort_by_key(|(id, _)| *id);
+    Ok(tokens.into_iter().map(|(_, token)| token).collect())
+}
+
+/// The tokens around a text, where the settings say which.
+fn surround(
+    settings: &Map<String, Value>,
+    inner: &tokenizers::Tokenizer,
+) -> Result<TemplateProcessing> {
+    let mut specials = Vec::new();
+    let mut part = |flag: &str, key: &str| {
+        let text =
+            token(settings, key).filter(|_| settings.get(flag) == Some(&Value::Bool(true)))?;
+        specials.push((text.to_string(), inner.token_to_id(text)?));
+        Some(format!("{text}:0"))
+    };
+    let parts = [
+        part("add_bos_token", "bos_token"),
+        Some("$A:0".into()),
+        part("add_eos_token", "eos_token"),
+    ];
+    let parts: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
+    TemplateProcessing::builder()
+        .try_single(parts)
+        .map_err(Error::defect)?
+        .special_tokens(specials)
+        .build()
+        .map_err(|e| Error::data(format!("tokenizer_config.json: bos_token or eos_token: {e}")))
 }

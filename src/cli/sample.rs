@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Globals, name, output, run};
 use crate::checkpoint::Checkpoint;
-use crate::model::{SampleRequest, Sampling, Transformer, device, sample};
+use crate::model::{Precision, SampleRequest, Sampling, Transformer, device, sample};
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -72,7 +72,13 @@ impl Sample {
     }
 
     fn answer(&self, checkpoint: &Checkpoint, on: &str) -> Result<()> {
-        let model = Transformer::load(&checkpoint.config, &checkpoint.weights, device(on)?, false)?;
+        let model = Transformer::load(
+            &checkpoint.config,
+            &checkpoint.weights,
+            device(on)?,
+            Precision::F32,
+            false,
+        )?;
         let sampling = Sampling {
             temperature: self.temperature,
             max_new_tokens: self.max_new_tokens,
@@ -81,7 +87,8 @@ impl Sample {
         };
         let tokenizer = &checkpoint.tokenizer;
         let respond = |prompt: &str| {
-            let request = SampleRequest { prompt: tokenizer.encode(prompt)?, item: 0, sample: 0 };
+            let request =
+                SampleRequest { prompt: tokenizer.encode_prompt(prompt)?, item: 0, sample: 0 };
             let sampled = sample(&model, tokenizer.eos(), &[request], &sampling)?;
             for one in sampled {
                 output::line(tokenizer.decode(&one.tokens)?)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Context, Job, Port, resolve_as};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{CARRIED, Checkpoint};
 use crate::{Error, Result};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,7 +61,8 @@ impl Job for ImportCheckpoint {
     }
 }
 
-/// blake3 over name and content of the folder's safetensors and JSON files, in order of name.
+/// blake3 over name and content of the folder's safetensors and JSON files and of what else a
+/// checkpoint carries, in order of name.
 fn folder_digest(folder: &Path) -> Result<String> {
     let fail = |e: std::io::Error| {
         Error::usage(format!(
@@ -72,7 +73,8 @@ fn folder_digest(folder: &Path) -> Result<String> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") || name.ends_with(".json") {
+        let ours = name.ends_with(".safetensors") || name.ends_with(".json");
+        if ours || CARRIED.contains(&name.as_str()) {
             names.push(name);
         }
     }

@@ -81,6 +81,8 @@ impl Job for Init {
         let tokenizer = Tokenizer::train(texts.into_iter(), spec.vocab_size)?;
         // Rows beyond the tokenizer's ids, as in published models: a multiple of 8 is faster.
         let config = json!({
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
             "vocab_size": tokenizer.size().next_multiple_of(8),
             "hidden_size": spec.hidden_size,
             "num_hidden_layers": spec.layers,
@@ -89,9 +91,14 @@ impl Job for Init {
             "intermediate_size": spec.intermediate_size,
             "max_position_embeddings": spec.context,
             "tie_word_embeddings": true,
+            "attention_dropout": 0.0,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "use_sliding_window": false,
         });
-        let config: ModelConfig = serde_json::from_value(config).map_err(Error::defect)?;
+        let config = ModelConfig::from_json(config.to_string().as_bytes())?;
         let weights = init_weights(&config, spec.seed, spec.deviation)?;
-        context.write_checkpoint(&Checkpoint { config, tokenizer, weights })
+        context.write_checkpoint(&Checkpoint::fresh(config, tokenizer, weights)?)
     }
 }

@@ -14,9 +14,7 @@ impl Context {
 
     /// Writes a checkpoint as the Hugging Face folder that the artifact consists of.
     pub fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        for (path, bytes) in checkpoint.objects()? {
-            self.write_object(&path, bytes)?;
-        }
+        checkpoint.write(|path, bytes| self.write_object(&path, bytes))?;
         let parameters: usize =
             checkpoint.weights.values().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
         self.summarize("parameters", parameters as u64);

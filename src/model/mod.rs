@@ -15,7 +15,7 @@ mod transformer;
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use device::{device, set_threads};
 pub use sampler::{SampleRequest, Sampled, Sampling, Stop, sample};
-pub use transformer::Transformer;
+pub use transformer::{Precision, Transformer};
 
 use crate::Error;
 

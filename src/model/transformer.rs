@@ -1,10 +1,32 @@
-//! The Qwen2 decoder: pre-norm blocks of grouped-query attention with rotary positions and a gated
-//! MLP. Computes in f32.
+//! The decoder of Llama, Qwen2 and Qwen3: pre-norm blocks of grouped-query attention with rotary
+//! positions and a gated MLP. What one family has and another lacks is optional here.
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Dtype, HostTensor, ModelConfig, Weights, check_weights};
 use crate::{Error, Result};
+
+/// What the model computes in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Weights and activations in bfloat16; the norms' statistics, the softmax of attention, the
+    /// rotary angles and the logits in f32, as transformers does.
+    Bf16,
+}
+
+impl Precision {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
 
 /// One decoder layer. The projections that read the same input are stored as one matrix: one
 /// multiplication instead of three (or two), forward and backward.
@@ -12,17 +34,25 @@ pub(super) struct Block {
     pub input_norm: Tensor,
     /// Queries, keys, values: ((H + 2 KV) * D, C) and ((H + 2 KV) * D).
     pub qkv: Tensor,
-    pub qkv_bias: Tensor,
+    pub qkv_bias: Option<Tensor>,
+    /// Norms of a head's query and key, (D) each.
+    pub qk_norm: Option<[Tensor; 2]>,
     /// (C, H * D)
     pub output: Tensor,
+    /// (C)
+    pub output_bias: Option<Tensor>,
     pub mlp_norm: Tensor,
     /// Gate, then up: (2 * I, C).
     pub gate_up: Tensor,
+    /// (2 * I)
+    pub gate_up_bias: Option<Tensor>,
     /// (C, I)
     pub down: Tensor,
+    /// (C)
+    pub down_bias: Option<Tensor>,
 }
 
-/// A Qwen2 language model on a device.
+/// A language model on a device.
 pub struct Transformer {
     pub config: ModelConfig,
     pub(super) embedding: Tensor,
@@ -33,14 +63,15 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Puts `weights` on `device` as f32. `trainable`: gradients are tracked.
+    /// Puts `weights` on `device` to compute in `precision`, one parameter after the other: host
+    /// memory holds no second copy of them. `trainable`: gradients are tracked.
     pub fn load(
         config: &ModelConfig,
         weights: &Weights,
         device: Device,
+        precision: Precision,
         trainable: bool,
     ) -> Result<Self> {
-        config.validate()?;
         check_weights(config, weights)?;
         let put = |names: &[String]| -> Result<Tensor> {
             let mut parts = Vec::with_capacity(names.len());
@@ -48,8 +79,7 @@ impl Transformer {
                 let tensor = weights
                     .get(name)
                     .ok_or_else(|| Error::data(format!("checkpoint lacks the tensor `{name}`")))?;
-                let shape: Vec<i64> = tensor.shape.iter().map(|&n| n as i64).collect();
-                parts.push(Tensor::f_from_slice(&tensor.to_f32())?.f_reshape(shape)?);
+                parts.push(from_host(tensor)?.f_to_kind(precision.kind())?);
             }
             let whole = match &parts[..] {
                 [one] => one.shallow_clone(),
@@ -61,14 +91,25 @@ impl Transformer {
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| {
                 let get = |group: &str| put(&members(layer, group));
+                let get_if = |there: bool, group| there.then(|| get(group)).transpose();
                 Ok(Block {
                     input_norm: get("input_layernorm.weight")?,
                     qkv: get("self_attn.qkv_proj.weight")?,
-                    qkv_bias: get("self_attn.qkv_proj.bias")?,
+                    qkv_bias: get_if(config.qkv_bias, "self_attn.qkv_proj.bias")?,
+                    qk_norm: match config.qk_norm {
+                        true => {
+                            let names = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];
+                            Some([get(names[0])?, get(names[1])?])
+                        }
+                        false => None,
+                    },
                     output: get("self_attn.o_proj.weight")?,
+                    output_bias: get_if(config.output_bias, "self_attn.o_proj.bias")?,
                     mlp_norm: get("post_attention_layernorm.weight")?,
                     gate_up: get("mlp.gate_up_proj.weight")?,
+                    gate_up_bias: get_if(config.mlp_bias, "mlp.gate_up_proj.bias")?,
                     down: get("mlp.down_proj.weight")?,
+                    down_bias: get_if(config.mlp_bias, "mlp.down_proj.bias")?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -93,16 +134,25 @@ impl Transformer {
             all.push(("lm_head.weight".to_string(), head));
         }
         for (layer, block) in self.blocks.iter().enumerate() {
+            let [q_norm, k_norm] = match &block.qk_norm {
+                Some([q, k]) => [Some(q), Some(k)],
+                None => [None, None],
+            };
             for (name, tensor) in [
-                ("input_layernorm.weight", &block.input_norm),
-                ("self_attn.qkv_proj.weight", &block.qkv),
-                ("self_attn.qkv_proj.bias", &block.qkv_bias),
-                ("self_attn.o_proj.weight", &block.output),
-                ("post_attention_layernorm.weight", &block.mlp_norm),
-                ("mlp.gate_up_proj.weight", &block.gate_up),
-                ("mlp.down_proj.weight", &block.down),
+                ("input_layernorm.weight", Some(&block.input_norm)),
+                ("self_attn.qkv_proj.weight", Some(&block.qkv)),
+                ("self_attn.qkv_proj.bias", block.qkv_bias.as_ref()),
+                ("self_attn.q_norm.weight", q_norm),
+                ("self_attn.k_norm.weight", k_norm),
+                ("self_attn.o_proj.weight", Some(&block.output)),
+                ("self_attn.o_proj.bias", block.output_bias.as_ref()),
+                ("post_attention_layernorm.weight", Some(&block.mlp_norm)),
+                ("mlp.gate_up_proj.weight", Some(&block.gate_up)),
+                ("mlp.gate_up_proj.bias", block.gate_up_bias.as_ref()),
+                ("mlp.down_proj.weight", Some(&block.down)),
+                ("mlp.down_proj.bias", block.down_bias.as_ref()),
             ] {
-                all.push((format!("model.layers.{layer}.{name}"), tensor));
+                all.extend(tensor.map(|tensor| (format!("model.layers.{layer}.{name}"), tensor)));
             }
         }
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -124,20 +174,19 @@ impl Transformer {
         let shapes = self.config.tensors();
         let mut weights = Weights::new();
         for (name, tensor) in tensors {
-            let values = to_host(&tensor)?;
+            let values = to_bytes(&tensor, dtype)?;
             let names = match name.strip_prefix("model.layers.").and_then(|n| n.split_once('.')) {
                 Some((layer, group)) => members(layer, group),
                 None => vec![name],
             };
-            let mut rest = &values[..];
+            let mut rest = values;
             for name in names {
                 let shape = shapes.get(&name).cloned().unwrap_or_default();
-                let count: usize = shape.iter().product();
-                let Some((values, after)) = rest.split_at_checked(count) else {
+                let size = shape.iter().product::<usize>() * dtype.size();
+                if size > rest.len() {
                     return Err(Error::defect(format!("tensor `{name}` has the wrong size")));
-                };
-                rest = after;
-                weights.insert(name, HostTensor::from_f32(shape, values, dtype));
+                }
+                weights.insert(name, HostTensor { dtype, shape, bytes: rest.split_to(size) });
             }
         }
         Ok(weights)
@@ -160,7 +209,7 @@ impl Transformer {
         })
     }
 
-    /// The decoder over `ids` (B, T). `cos` and `sin` broadcast to (B, T, 1, D); `attend` gets the
+    /// The decoder over `ids` (B, T). `cos` and `sin`, f32, broadcast to (B, T, 1, D); `attend` gets the
     /// layer, its turned queries (B, T, H, D) and keys and its values (B, T, KV, D), and gives
     /// (B, T, H, D). -> (B, T, C)
     pub(super) fn forward(
@@ -177,27 +226,39 @@ impl Transformer {
         // Tokens lie in rows, (B * T, C), so that each projection is one matrix product, and those
         // back into the residual stream add to it in the same operation.
         let ids = ids.f_reshape(-1)?;
+        let kind = self.embedding.f_kind()?;
+        let (cos, sin) = (&cos.f_to_kind(kind)?, &sin.f_to_kind(kind)?);
         let mut x = Tensor::f_embedding(&self.embedding, &ids, -1, false, false)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let qkv = rms_norm(&x, &block.input_norm, eps)?
-                .f_linear(&block.qkv, Some(&block.qkv_bias))?
+                .f_linear(&block.qkv, block.qkv_bias.as_ref())?
                 .f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
             let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
+            let turning = match &block.qk_norm {
+                None => turning,
+                Some([q_norm, k_norm]) => {
+                    let (q, k) = (
+                        q_norm.f_expand([heads, -1], false)?,
+                        k_norm.f_expand([kv_heads, -1], false)?,
+                    );
+                    rms_norm(&turning, &Tensor::f_cat(&[q, k], 0)?, eps)? // weight: (H + KV, D)
+                }
+            };
             let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
             let attended = attend(layer, &q, &k, &v)?;
             let attended = attended.f_reshape([batch * length, heads * width])?; // (B * T, H * D)
-            x = x.f_addmm(&attended, &block.output.f_transpose(0, 1)?)?;
-            let gate_up =
-                rms_norm(&x, &block.mlp_norm, eps)?.f_linear(&block.gate_up, None::<&Tensor>)?;
-            x = x.f_addmm(&gated(&gate_up, inner)?, &block.down.f_transpose(0, 1)?)?;
+            x = add_product(&x, &attended, &block.output, block.output_bias.as_ref())?;
+            let gate_up = rms_norm(&x, &block.mlp_norm, eps)?
+                .f_linear(&block.gate_up, block.gate_up_bias.as_ref())?;
+            x = add_product(&x, &gated(&gate_up, inner)?, &block.down, block.down_bias.as_ref())?;
         }
         Ok(rms_norm(&x, &self.norm, eps)?.f_view([batch, length, hidden])?)
     }
 
-    /// Next-token logits of hidden states (..., C) -> (..., V).
+    /// Next-token logits of hidden states (..., C) -> (..., V), f32 in either precision.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        Ok(hidden.f_linear(head, None::<&Tensor>)?)
+        Ok(hidden.f_linear(head, None::<&Tensor>)?.f_to_kind(Kind::Float)?)
     }
 
     pub fn device(&self) -> Device {
@@ -237,6 +298,7 @@ fn members(layer: impl std::fmt::Display, group: &str) -> Vec<String> {
             &["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"]
         }
         "mlp.gate_up_proj.weight" => &["mlp.gate_proj.weight", "mlp.up_proj.weight"],
+        "mlp.gate_up_proj.bias" => &["mlp.gate_proj.bias", "mlp.up_proj.bias"],
         other => &[other],
     };
     parts.iter().map(|part| format!("model.layers.{layer}.{part}")).collect()
@@ -251,11 +313,45 @@ pub(super) fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::F16 => Kind::Half,
+    }
+}
+
+/// A copy on the CPU. The tensor must have as many bytes as its shape asks for (see
+/// [`check_weights`]).
+fn from_host(tensor: &HostTensor) -> Result<Tensor> {
+    let shape: Vec<i64> = tensor.shape.iter().map(|&n| n as i64).collect();
+    Ok(Tensor::f_from_data_size(&tensor.bytes, &shape, kind_of(tensor.dtype))?)
+}
+
+/// The tensor's numbers as `dtype`, in row-major order.
+fn to_bytes(tensor: &Tensor, dtype: Dtype) -> Result<Bytes> {
+    let tensor = tensor.f_detach()?.f_to_kind(kind_of(dtype))?.f_to_device(Device::Cpu)?;
+    let tensor = tensor.f_contiguous()?;
+    let mut bytes = vec![0; tensor.numel() * dtype.size()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes.into())
+}
+
+/// x / sqrt(mean(x^2) + eps) * weight over the last dimension; all but the last product in f32.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let mean = x.f_square()?.f_mean_dim(-1, true, None)?;
+    let wide = x.f_to_kind(Kind::Float)?;
+    let mean = wide.f_square()?.f_mean_dim(-1, true, None)?;
     let scale = mean.f_add_scalar(eps)?.f_rsqrt()?;
-    Ok(x.f_mul(&scale)?.f_mul(weight)?)
+    Ok(wide.f_mul(&scale)?.f_to_kind(x.f_kind()?)?.f_mul(weight)?)
+}
+
+/// x (N, C) + y (N, M) * weight (C, M) transposed + bias (C).
+fn add_product(x: &Tensor, y: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let sum = x.f_addmm(y, &weight.f_transpose(0, 1)?)?;
+    match bias {
+        None => Ok(sum),
+        Some(bias) => Ok(sum.f_add(bias)?),
+    }
 }
 
 /// Two parts of a dimension. Split, not narrowed: the gradients of the parts are then joined by one
@@ -279,17 +375,19 @@ pub(super) fn rotary_table(
     device: Device,
 ) -> Result<(Tensor, Tensor)> {
     let width = config.head_dim();
-    let half = width / 2;
     // In f32, as transformers does: the rounding of the angles is part of the model.
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| 1.0 / (config.rope_theta as f32).powf((2 * i) as f32 / width as f32))
-        .collect();
-    let mut cos = Vec::with_capacity(length as usize * width);
-    let mut sin = Vec::with_capacity(length as usize * width);
+    let frequencies = config.rope.frequencies(width);
+    let amplitude = config.rope.amplitude();
+    let mut cos: Vec<f32> = Vec::with_capacity(length as usize * width);
+    let mut sin: Vec<f32> = Vec::with_capacity(length as usize * width);
     for position in 0..length {
-        let angle = |i: usize| position as f32 * frequencies[i % half];
-        cos.extend((0..width).map(|i| angle(i).cos()));
-        sin.extend((0..width).map(|i| if i < half { -angle(i).sin() } else { angle(i).sin() }));
+        let start = cos.len();
+        let angles = frequencies.iter().map(|frequency| position as f32 * frequency);
+        cos.extend(angles.clone().map(|angle| angle.cos() * amplitude));
+        cos.extend_from_within(start..);
+        sin.extend(angles.map(|angle| -angle.sin() * amplitude));
+        sin.extend_from_within(start..);
+        sin[start + width / 2..].iter_mut().for_each(|sine| *sine = -*sine);
     }
     let put = |values: &[f32]| -> Result<Tensor> {
         let table = Tensor::f_from_slice(values)?.f_view([length, 1, width as i64])?;

@@ -8,7 +8,7 @@ use crate::dataset::{Rollout, Score, Task, Verdict};
 use crate::job::Context;
 use crate::job::evaluate::Spec;
 use crate::job::verify::judge;
-use crate::model::{self, Sampling, Transformer};
+use crate::model::{self, Precision, Sampling, Transformer};
 use crate::reward::Rule;
 
 pub fn run(context: &mut Context) -> Result<()> {
@@ -17,7 +17,8 @@ pub fn run(context: &mut Context) -> Result<()> {
     let policy = artifact.manifest.id.to_string();
     let checkpoint = context.checkpoint(artifact)?;
     let device = model::device(&context.device)?;
-    let model = Transformer::load(&checkpoint.config, &checkpoint.weights, device, false)?;
+    let model =
+        Transformer::load(&checkpoint.config, &checkpoint.weights, device, Precision::F32, false)?;
     let sets: Vec<(String, Vec<Task>)> = context
         .inputs("tasks")
         .iter()

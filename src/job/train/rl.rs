@@ -14,7 +14,7 @@ use crate::dataset::{Metric, Rollout, Row, Task, Verdict};
 use crate::job::Context;
 use crate::job::rl::Spec;
 use crate::job::verify::judge;
-use crate::model::{self, AdamW, AdamWSettings, Sampling, Transformer};
+use crate::model::{self, AdamW, AdamWSettings, Precision, Sampling, Transformer};
 use crate::{Error, Result, query};
 
 pub fn run(context: &mut Context) -> Result<()> {
@@ -24,7 +24,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         Some(input) => context.checkpoint(&input.artifact)?.weights,
         None => base.weights.clone(),
     };
-    let Checkpoint { config, tokenizer, weights } = base;
+    let Checkpoint { config, tokenizer, weights, files } = base;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let curriculum = Curriculum::new(spec.seed, spec.prompts, &spec.curriculum, &tasks)?;
     let device = model::device(&context.device)?;
@@ -36,9 +36,10 @@ pub fn run(context: &mut Context) -> Result<()> {
         &config,
         saved.as_ref().map_or(&weights, |saved| &saved.weights),
         device,
+        Precision::F32,
         true,
     )?;
-    let reference = Transformer::load(&config, &reference, device, false)?;
+    let reference = Transformer::load(&config, &reference, device, Precision::F32, false)?;
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
     let mut optimizer = AdamW::new(policy.parameters(), settings)?;
     if let Some(saved) = saved {
@@ -127,6 +128,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         config,
         tokenizer,
         weights: policy.weights(spec.dtype)?,
+        files,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::dataset::Task;
 use crate::job::Context;
 use crate::job::rollout::Spec;
-use crate::model::{self, Sampling, Transformer};
+use crate::model::{self, Precision, Sampling, Transformer};
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
@@ -16,7 +16,8 @@ pub fn run(context: &mut Context) -> Result<()> {
     let checkpoint = context.checkpoint(artifact)?;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let device = model::device(&context.device)?;
-    let model = Transformer::load(&checkpoint.config, &checkpoint.weights, device, false)?;
+    let model =
+        Transformer::load(&checkpoint.config, &checkpoint.weights, device, Precision::F32, false)?;
     let sampler = Sampler {
         model: &model,
         tokenizer: &checkpoint.tokenizer,

@@ -11,7 +11,7 @@ use crate::dataset::{Example, Metric};
 use crate::entropy::Stream;
 use crate::job::Context;
 use crate::job::sft::Spec;
-use crate::model::{self, AdamW, AdamWSettings, Transformer};
+use crate::model::{self, AdamW, AdamWSettings, Precision, Transformer};
 use crate::{Error, Result};
 
 /// Steps whose losses are averaged into one metric.
@@ -19,7 +19,8 @@ const LOG_EVERY: usize = 20;
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
-    let Checkpoint { config, tokenizer, weights } = context.checkpoint(context.input("base")?)?;
+    let Checkpoint { config, tokenizer, weights, files } =
+        context.checkpoint(context.input("base")?)?;
     let mut sources: Vec<Source> = Vec::new();
     for input in context.inputs("examples") {
         let examples: Vec<Example> = context.read(&input.artifact)?;
@@ -37,6 +38,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         &config,
         saved.as_ref().map_or(&weights, |saved| &saved.weights),
         device,
+        Precision::F32,
         true,
     )?;
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
@@ -114,6 +116,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         config,
         tokenizer,
         weights: policy.weights(spec.dtype)?,
+        files,
     })
 }
 
