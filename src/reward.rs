@@ -34,7 +34,7 @@ impl Tag {
     /// In the order in which a response must have them.
     const ALL: [Self; 4] = [Self::Think, Self::ThinkEnd, Self::Answer, Self::AnswerEnd];
 
-    fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Think => "<think>",
             Self::ThinkEnd => "</think>",

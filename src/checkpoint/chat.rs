@@ -82,7 +82,7 @@ impl ChatTemplate {
             ("documents", ().into()),
         ]);
         let template = environment.get_template("chat_template").map_err(fail)?;
-        template.render(Value::from_iter(variables)).map_err(fail)
+        template.render(Value::from_pairs(variables)).map_err(fail)
     }
 }
 

@@ -1,4 +1,11 @@
+mod folders;
+mod text;
+
 use super::*;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 fn tiny() -> Checkpoint {
     let config = json!({

@@ -10,7 +10,6 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::chat::{ChatTemplate, Message};
@@ -122,8 +121,8 @@ impl Tokenizer {
         })
     }
 
-    /// Reads the files as AutoTokenizer does: tokens that the settings add, and what is put around
-    /// a text ([`Self::encode_prompt`]).
+    /// Reads the files as AutoTokenizer does: the settings may add tokens, and what is put around a
+    /// text is up to `tokenizer.json`, whatever the settings say in `add_bos_token`.
     pub fn from_files(files: TokenizerFiles) -> Result<Self> {
         let map = |name: &str, file: &Option<Bytes>| -> Result<Map<String, Value>> {
             let Some(file) = file else { return Ok(Map::new()) };
@@ -146,10 +145,6 @@ impl Tokenizer {
                 )
             })?,
         };
-        if settings.contains_key("add_bos_token") || settings.contains_key("add_eos_token") {
-            let around = surround(&settings, &inner)?;
-            inner.with_post_processor(Some(around));
-        }
         let size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let chat = ChatTemplate::find(files.template.as_deref(), &settings)?.map(Arc::new);
         let (bytes, settings) = (files.tokenizer, files.settings);
@@ -242,30 +237,4 @@ fn added_tokens(settings: &Map<String, Value>) -> Result<Vec<AddedToken>> {
     }
     tokens.sort_by_key(|(id, _)| *id);
     Ok(tokens.into_iter().map(|(_, token)| token).collect())
-}
-
-/// The tokens around a text, where the settings say which.
-fn surround(
-    settings: &Map<String, Value>,
-    inner: &tokenizers::Tokenizer,
-) -> Result<TemplateProcessing> {
-    let mut specials = Vec::new();
-    let mut part = |flag: &str, key: &str| {
-        let text =
-            token(settings, key).filter(|_| settings.get(flag) == Some(&Value::Bool(true)))?;
-        specials.push((text.to_string(), inner.token_to_id(text)?));
-        Some(format!("{text}:0"))
-    };
-    let parts = [
-        part("add_bos_token", "bos_token"),
-        Some("$A:0".into()),
-        part("add_eos_token", "eos_token"),
-    ];
-    let parts: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
-    TemplateProcessing::builder()
-        .try_single(parts)
-        .map_err(Error::defect)?
-        .special_tokens(specials)
-        .build()
-        .map_err(|e| Error::data(format!("tokenizer_config.json: bos_token or eos_token: {e}")))
 }

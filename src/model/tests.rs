@@ -1,6 +1,7 @@
 //! Numerics against the reference libraries; `tests/fixtures/model/make.py` remakes the fixtures.
 
 mod numerics;
+mod smollm2;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::responses::Sampler;
 use crate::Result;
+use crate::checkpoint::Checkpoint;
 use crate::dataset::{Rollout, Score, Task, Verdict};
 use crate::job::Context;
 use crate::job::evaluate::Spec;
@@ -15,10 +16,10 @@ pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let artifact = context.input("checkpoint")?;
     let policy = artifact.manifest.id.to_string();
-    let checkpoint = context.checkpoint(artifact)?;
+    let Checkpoint { config, tokenizer, weights, .. } = context.checkpoint(artifact)?;
     let device = model::device(&context.device)?;
-    let model =
-        Transformer::load(&checkpoint.config, &checkpoint.weights, device, Precision::F32, false)?;
+    let model = Transformer::load(&config, &weights, device, Precision::F32, false)?;
+    drop(weights); // the model holds its own copy
     let sets: Vec<(String, Vec<Task>)> = context
         .inputs("tasks")
         .iter()
@@ -26,7 +27,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         .collect::<Result<_>>()?;
     let sampler = |temperature: f64, samples: u32| Sampler {
         model: &model,
-        tokenizer: &checkpoint.tokenizer,
+        tokenizer: &tokenizer,
         sampling: Sampling {
             temperature,
             max_new_tokens: spec.max_new_tokens,

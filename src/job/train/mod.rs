@@ -3,6 +3,7 @@
 mod batch;
 mod curriculum;
 pub(super) mod evaluate;
+mod prompt;
 mod responses;
 pub(super) mod rl;
 pub(super) mod rollout;

@@ -1,5 +1,6 @@
 //! Sampled responses to tasks, as rows.
 
+use super::prompt::Prompt;
 use crate::Result;
 use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Task};
@@ -22,19 +23,20 @@ impl Sampler<'_> {
     /// names their randomness.
     pub fn rollouts(&self, tasks: &[(u64, &Task)]) -> Result<Vec<Rollout>> {
         let mut requests = Vec::with_capacity(tasks.len() * self.samples as usize);
+        let mut owners = Vec::with_capacity(requests.capacity());
         for &(item, task) in tasks {
-            let prompt = self.tokenizer.encode(&task.prompt)?;
+            let Prompt { text, ids } = Prompt::new(task, self.tokenizer)?;
             for sample in 0..self.samples {
-                requests.push(SampleRequest { prompt: prompt.clone(), item, sample });
+                requests.push(SampleRequest { prompt: ids.clone(), item, sample });
+                owners.push((task, text.clone()));
             }
         }
         let drawn = sample(self.model, self.tokenizer.eos(), &requests, &self.sampling)?;
-        let owners = tasks.iter().flat_map(|&(_, task)| (0..self.samples).map(move |_| task));
         drawn
             .into_iter()
             .zip(requests)
             .zip(owners)
-            .map(|((drawn, request), task)| {
+            .map(|((drawn, request), (task, prompt))| {
                 Ok(Rollout {
                     task_id: task.task_id.clone(),
                     family: task.family.clone(),
@@ -42,7 +44,7 @@ impl Sampler<'_> {
                     sample: request.sample,
                     step: self.step,
                     policy: self.policy.into(),
-                    prompt: task.prompt.clone(),
+                    prompt,
                     response: self.tokenizer.decode(&drawn.tokens)?,
                     tokens: drawn.tokens,
                     logprobs: drawn.logprobs,

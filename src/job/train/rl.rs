@@ -6,6 +6,7 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::UInt32Type;
 
 use super::curriculum::Curriculum;
+use super::prompt::Prompt;
 use super::responses::Sampler;
 use super::state;
 use super::update::{Batch, update};
@@ -39,7 +40,11 @@ pub fn run(context: &mut Context) -> Result<()> {
         Precision::F32,
         true,
     )?;
-    let reference = Transformer::load(&config, &reference, device, Precision::F32, false)?;
+    drop(weights); // the model holds its own copy
+    let reference = {
+        let weights = reference;
+        Transformer::load(&config, &weights, device, Precision::F32, false)?
+    };
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
     let mut optimizer = AdamW::new(policy.parameters(), settings)?;
     if let Some(saved) = saved {
@@ -75,6 +80,10 @@ pub fn run(context: &mut Context) -> Result<()> {
             policy: &run_id,
             step,
         };
+        let prompts = chosen
+            .iter()
+            .map(|(_, task)| Prompt::new(task, &tokenizer))
+            .collect::<Result<Vec<_>>>()?;
         let rollouts = sampler.rollouts(&chosen)?;
         let drawn: usize = rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
         sampling.add(drawn, clock.elapsed());
@@ -82,7 +91,7 @@ pub fn run(context: &mut Context) -> Result<()> {
 
         let clock = Instant::now();
         let selected = select(&spec, &rollouts, &verdicts, context)?;
-        let batch = Batch::new(&spec, &tokenizer, &rollouts, &verdicts, &selected)?;
+        let batch = Batch::new(&spec, &prompts, &rollouts, &verdicts, &selected);
         let measured = update(&spec, step, &policy, &reference, &mut optimizer, &batch, device)?;
         training.add(batch.tokens(), clock.elapsed());
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::responses::Sampler;
 use crate::Result;
+use crate::checkpoint::Checkpoint;
 use crate::dataset::Task;
 use crate::job::Context;
 use crate::job::rollout::Spec;
@@ -13,14 +14,14 @@ pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let artifact = context.input("checkpoint")?;
     let policy = artifact.manifest.id.to_string();
-    let checkpoint = context.checkpoint(artifact)?;
+    let Checkpoint { config, tokenizer, weights, .. } = context.checkpoint(artifact)?;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let device = model::device(&context.device)?;
-    let model =
-        Transformer::load(&checkpoint.config, &checkpoint.weights, device, Precision::F32, false)?;
+    let model = Transformer::load(&config, &weights, device, Precision::F32, false)?;
+    drop(weights); // the model holds its own copy
     let sampler = Sampler {
         model: &model,
-        tokenizer: &checkpoint.tokenizer,
+        tokenizer: &tokenizer,
         sampling: Sampling {
             temperature: spec.temperature,
             max_new_tokens: spec.max_new_tokens,

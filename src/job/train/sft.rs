@@ -41,6 +41,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         Precision::F32,
         true,
     )?;
+    drop(weights); // the model holds its own copy
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
     let mut optimizer = AdamW::new(policy.parameters(), settings)?;
     if let Some(saved) = saved {
@@ -61,7 +62,7 @@ pub fn run(context: &mut Context) -> Result<()> {
                 let example = &examples[order.at(i / count)];
                 let mut response = tokenizer.encode(&example.response)?;
                 response.push(tokenizer.eos());
-                Ok(Sequence { prompt: tokenizer.encode(&example.prompt)?, response })
+                Ok(Sequence { prompt: tokenizer.encode_prompt(&example.prompt)?, response })
             })
             .collect::<Result<Vec<_>>>()?;
         let lengths: Vec<usize> = sequences.iter().map(|s| s.response.len()).collect();

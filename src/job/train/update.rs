@@ -3,8 +3,8 @@
 use tch::{Device, Kind, no_grad};
 
 use super::batch::{Sequence, micro_batches};
+use super::prompt::Prompt;
 use crate::advantage::advantages;
-use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Verdict};
 use crate::entropy::Stream;
 use crate::job::rl::{Aggregation, KlKind, Spec};
@@ -21,30 +21,28 @@ pub struct Batch {
 
 impl Batch {
     /// `selected` are indices into `rollouts` and `verdicts`, which run in parallel, group by
-    /// group.
+    /// group; `prompts` are the groups' prompts.
     pub fn new(
         spec: &Spec,
-        tokenizer: &Tokenizer,
+        prompts: &[Prompt],
         rollouts: &[Rollout],
         verdicts: &[Verdict],
         selected: &[usize],
-    ) -> Result<Self> {
+    ) -> Self {
         let rewards: Vec<f64> = selected.iter().map(|&i| f64::from(verdicts[i].reward)).collect();
         let groups: Vec<usize> = selected.iter().map(|&i| i / spec.samples).collect();
         let lengths: Vec<usize> = selected.iter().map(|&i| rollouts[i].tokens.len()).collect();
-        Ok(Self {
+        Self {
             sequences: selected
                 .iter()
-                .map(|&i| {
-                    Ok(Sequence {
-                        prompt: tokenizer.encode(&rollouts[i].prompt)?,
-                        response: rollouts[i].tokens.clone(),
-                    })
+                .map(|&i| Sequence {
+                    prompt: prompts[i / spec.samples].ids.clone(),
+                    response: rollouts[i].tokens.clone(),
                 })
-                .collect::<Result<_>>()?,
+                .collect(),
             advantages: advantages(spec.algorithm, &rewards, &groups, &lengths),
             logprobs: selected.iter().map(|&i| rollouts[i].logprobs.clone()).collect(),
-        })
+        }
     }
 
     /// Tokens that go through the model, prompts included.

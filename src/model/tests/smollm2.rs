@@ -1,0 +1,36 @@
+//! A published model, too large for the repository: infra/smollm2.sh makes its folder.
+
+use std::path::Path;
+
+use super::*;
+use crate::checkpoint::Checkpoint;
+
+#[test]
+fn smollm2_writes_what_it_writes_in_transformers() {
+    let Some(folder) = std::env::var_os("TRIAD_SMOLLM2") else {
+        eprintln!("skipped: TRIAD_SMOLLM2 names no folder; infra/smollm2.sh makes one");
+        return;
+    };
+    let Checkpoint { config, tokenizer, weights, .. } =
+        Checkpoint::from_folder(Path::new(&folder)).unwrap();
+    let model = Transformer::load(&config, &weights, Device::Cpu, Precision::F32, false).unwrap();
+    let rows: Value = serde_json::from_slice(&fixture("smollm2.json")).unwrap();
+    let rows = rows.as_array().unwrap();
+    let numbers = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
+    let requests: Vec<SampleRequest> = (0..)
+        .zip(rows)
+        .map(|(item, row)| {
+            let prompt = tokenizer.encode_prompt(row["prompt"].as_str().unwrap()).unwrap();
+            assert_eq!(prompt, numbers(&row["ids"]));
+            SampleRequest { prompt, item, sample: 0 }
+        })
+        .collect();
+    let greedy = Sampling { temperature: 0.0, max_new_tokens: 100, seed: 0, top_p: 1.0 };
+    // No id ends a response: each has 100 tokens.
+    let drawn = sample(&model, u32::MAX, &requests, &greedy).unwrap();
+    assert_eq!(drawn.len(), 10);
+    for (row, response) in rows.iter().zip(drawn) {
+        assert_eq!(response.tokens, numbers(&row["tokens"]), "{}", row["prompt"]);
+        assert_eq!(response.tokens.len(), 100);
+    }
+}
