@@ -7,6 +7,7 @@ mod attend;
 mod cache;
 mod device;
 pub mod loss;
+mod parameters;
 mod sampler;
 #[cfg(test)]
 mod tests;
