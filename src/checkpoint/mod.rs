@@ -121,20 +121,18 @@ impl Checkpoint {
         Ok(all)
     }
 
-    /// Reads a checkpoint through `read`, which answers a file name with its bytes. Weights lie in
-    /// `model.safetensors`, or in the shards that `model.safetensors.index.json` lists.
-    pub fn from_objects(mut read: impl FnMut(&str) -> Result<Bytes>) -> Result<Self> {
-        let config = ModelConfig::from_json(&read(CONFIG)?)?;
-        let tokenizer = read(TOKENIZER)?;
-        let mut optional = |name: &str| match read(name) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(Error::TryAgain(m)) => Err(Error::TryAgain(m)),
-            Err(_) => Ok(None),
-        };
-        let settings = optional(TOKENIZER_SETTINGS)?;
+    /// Reads a checkpoint through `read`, which answers a file name with its bytes, or None if there
+    /// is no such file. Weights lie in `model.safetensors`, or in the shards that
+    /// `model.safetensors.index.json` lists.
+    pub fn from_objects(mut read: impl FnMut(&str) -> Result<Option<Bytes>>) -> Result<Self> {
+        let lacking = |name: &str| Error::data(format!("{name} is missing"));
+        let config = read(CONFIG)?.ok_or_else(|| lacking(CONFIG))?;
+        let config = ModelConfig::from_json(&config)?;
+        let tokenizer = read(TOKENIZER)?.ok_or_else(|| lacking(TOKENIZER))?;
+        let settings = read(TOKENIZER_SETTINGS)?;
         let mut files = BTreeMap::new();
         for name in CARRIED {
-            if let Some(bytes) = optional(name)? {
+            if let Some(bytes) = read(name)? {
                 files.insert(name.to_string(), bytes);
             }
         }
@@ -145,13 +143,12 @@ impl Checkpoint {
             template: files.get(CHAT_TEMPLATE).cloned(),
             eos: ends(config.source()).into_iter().next(),
         })?;
-        let weights = match read(WEIGHTS) {
-            Ok(file) => decode_safetensors(file).map_err(|e| e.at(WEIGHTS))?,
-            Err(Error::TryAgain(m)) => return Err(Error::TryAgain(m)),
-            Err(missing) => match read(INDEX) {
-                Ok(index) => read_shards(&index, read)?,
-                Err(_) => return Err(missing),
-            },
+        let weights = match read(WEIGHTS)? {
+            Some(file) => decode_safetensors(file).map_err(|e| e.at(WEIGHTS))?,
+            None => {
+                let index = read(INDEX)?.ok_or_else(|| lacking(WEIGHTS))?;
+                read_shards(&index, |name| read(name)?.ok_or_else(|| lacking(name)))?
+            }
         };
         let mut checkpoint = Self { config, tokenizer, weights, files };
         checkpoint.drop_what_is_derived();
@@ -173,11 +170,10 @@ impl Checkpoint {
     }
 
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        Self::from_objects(|name| {
-            let path = folder.join(name);
-            let bytes = std::fs::read(&path)
-                .map_err(|e| Error::data(format!("cannot read {}: {e}", path.display())))?;
-            Ok(bytes.into())
+        Self::from_objects(|name| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::data(format!("cannot read {name}: {e}"))),
         })
         .map_err(|e| e.at(folder.display()))
     }

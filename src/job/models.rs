@@ -8,8 +8,11 @@ use crate::store::Artifact;
 impl Context {
     /// Reads a checkpoint artifact.
     pub fn checkpoint(&self, artifact: &Artifact) -> Result<Checkpoint> {
-        Checkpoint::from_objects(|path| self.wait(artifact.read(path)))
-            .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
+        Checkpoint::from_objects(|path| {
+            let listed = artifact.manifest.objects.iter().any(|object| object.path == path);
+            if listed { self.wait(artifact.read(path)).map(Some) } else { Ok(None) }
+        })
+        .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
     }
 
     /// Writes a checkpoint as the Hugging Face folder that the artifact consists of.

@@ -157,3 +157,73 @@ fn missing_keys_mean_what_each_family_means_by_them() {
     let few = json!({"model_type": "llama", "num_attention_heads": 8}).to_string();
     assert_eq!(ModelConfig::from_json(few.as_bytes()).unwrap().num_key_value_heads, 8);
 }
+
+/// As published, with the number of parameters that their pages name.
+#[test]
+fn published_configs_are_read() {
+    let rows = [
+        (
+            7_615_616_512,
+            r#"{"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0,
+            "bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu", "hidden_size": 3584,
+            "initializer_range": 0.02, "intermediate_size": 18944, "max_position_embeddings": 32768,
+            "max_window_layers": 28, "model_type": "qwen2", "num_attention_heads": 28,
+            "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+            "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": false,
+            "torch_dtype": "bfloat16", "use_cache": true, "use_sliding_window": false,
+            "vocab_size": 152064}"#,
+        ),
+        (
+            8_190_735_360,
+            r#"{"architectures": ["Qwen3ForCausalLM"], "attention_bias": false,
+            "attention_dropout": 0.0, "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu",
+            "hidden_size": 4096, "intermediate_size": 12288, "max_position_embeddings": 40960,
+            "max_window_layers": 36, "model_type": "qwen3", "num_attention_heads": 32,
+            "num_hidden_layers": 36, "num_key_value_heads": 8, "rms_norm_eps": 1e-06,
+            "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null,
+            "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
+            "use_sliding_window": false, "vocab_size": 151936}"#,
+        ),
+        (
+            8_030_261_248,
+            r#"{"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+            "attention_dropout": 0.0, "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009],
+            "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+            "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+            "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+            "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+            "vocab_size": 128256}"#,
+        ),
+        (
+            6_738_415_616,
+            r#"{"_name_or_path": "meta-llama/Llama-2-7b-hf",
+            "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2,
+            "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+            "intermediate_size": 11008, "max_position_embeddings": 4096, "model_type": "llama",
+            "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32,
+            "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": null,
+            "tie_word_embeddings": false, "torch_dtype": "float16", "vocab_size": 32000}"#,
+        ),
+        (
+            134_515_008,
+            r#"{"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+            "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+            "hidden_size": 576, "initializer_range": 0.041666666666666664,
+            "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192,
+            "mlp_bias": false, "model_type": "llama", "num_attention_heads": 9,
+            "num_hidden_layers": 30, "num_key_value_heads": 3, "pad_token_id": 2,
+            "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false,
+            "rope_scaling": null, "rope_theta": 100000, "tie_word_embeddings": true,
+            "torch_dtype": "bfloat16", "transformers.js_config": {"kv_cache_dtype": {}},
+            "use_cache": true, "vocab_size": 49152}"#,
+        ),
+    ];
+    for (parameters, text) in rows {
+        let config = ModelConfig::from_json(text.as_bytes()).unwrap();
+        let sizes = config.tensors().into_values().map(|shape| shape.iter().product::<usize>());
+        assert_eq!(sizes.sum::<usize>(), parameters, "{text}");
+    }
+}
