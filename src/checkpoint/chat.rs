@@ -1,5 +1,7 @@
 //! Chat templates: a conversation as the text that the model was trained on.
 
+use std::fmt::Write;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind};
@@ -69,7 +71,7 @@ impl ChatTemplate {
         let fail = |e: minijinja::Error| {
             let line = e.line().map(|line| format!(", line {line}")).unwrap_or_default();
             let what = e.detail().map_or_else(|| e.kind().to_string(), str::to_string);
-            Error::data(format!("{}{line}: {what}", self.place))
+            Error::data(format!("{}{line}: {}", self.place, what.replace('\n', " ")))
         };
         let mut environment = environment().map_err(fail)?;
         environment.add_template("chat_template", &self.source).map_err(fail)?;
@@ -95,8 +97,19 @@ fn environment<'a>() -> Result<Environment<'a>, minijinja::Error> {
     environment.add_function("raise_exception", |what: String| -> Result<Value, _> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
     });
-    environment.add_function("strftime_now", |format: String| TODAY.format(&format).to_string());
+    environment.add_function("strftime_now", strftime);
     Ok(environment)
+}
+
+/// [`TODAY`], at midnight, in Python's directives.
+fn strftime(format: String) -> Result<String, minijinja::Error> {
+    let mut text = String::new();
+    // An unknown directive is an error of the formatter, which `to_string` would panic on.
+    write!(text, "{}", TODAY.and_time(chrono::NaiveTime::MIN).format(&format)).map_err(|_| {
+        let what = format!("strftime_now: `{format}` has an unknown directive");
+        minijinja::Error::new(ErrorKind::InvalidOperation, what)
+    })?;
+    Ok(text)
 }
 
 /// `{% generation %}` marks what the assistant says, for training masks, and prints nothing: it

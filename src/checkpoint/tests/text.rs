@@ -110,6 +110,9 @@ fn broken_templates_say_where() {
     assert_eq!(text, format!("{place}only assistants"));
     assert!(ask("{% for m in messages %}\n{{ m.role }").starts_with(place));
     assert!(ask("\n{{ messages | nosuch }}").starts_with(place));
+    assert!(ask("\n{{ strftime_now('%Q') }}").starts_with(&format!("{place}strftime_now: `%Q`")));
+    let hour = with_template("{{ strftime_now('%-d.%m. %H:%M') }}").chat(&user, true);
+    assert_eq!(hour.unwrap().unwrap(), "26.07. 00:00");
     let unknown = r#"[{"role": "user", "content": "hi", "name": "x"}]"#;
     assert!(serde_json::from_str::<Vec<Message>>(unknown).is_err());
 }
