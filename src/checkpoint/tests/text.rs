@@ -45,9 +45,9 @@ fn ids_are_those_of_transformers() {
         check_ids(name, &root().join("tests/fixtures/model/tokenizers").join(name));
     }
     // A published one, too large for the repository: infra/smollm2.sh makes the folder.
-    if let Some(folder) = std::env::var_os("TRIAD_SMOLLM2") {
-        check_ids("smollm2", Path::new(&folder));
-    }
+    let folder = root().join(".tools/smollm2");
+    assert!(folder.exists(), "{} is missing; run `make setup`", folder.display());
+    check_ids("smollm2", &folder);
 }
 
 fn with_template(template: &str) -> Tokenizer {

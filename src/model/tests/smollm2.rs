@@ -7,12 +7,9 @@ use crate::checkpoint::Checkpoint;
 
 #[test]
 fn smollm2_writes_what_it_writes_in_transformers() {
-    let Some(folder) = std::env::var_os("TRIAD_SMOLLM2") else {
-        eprintln!("skipped: TRIAD_SMOLLM2 names no folder; infra/smollm2.sh makes one");
-        return;
-    };
-    let Checkpoint { config, tokenizer, weights, .. } =
-        Checkpoint::from_folder(Path::new(&folder)).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/smollm2");
+    assert!(folder.exists(), "{} is missing; run `make setup`", folder.display());
+    let Checkpoint { config, tokenizer, weights, .. } = Checkpoint::from_folder(&folder).unwrap();
     let model = Transformer::load(&config, &weights, Device::Cpu, Precision::F32, false).unwrap();
     let rows: Value = serde_json::from_slice(&fixture("smollm2.json")).unwrap();
     let rows = rows.as_array().unwrap();
