@@ -1,6 +1,6 @@
 //! AdamW.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::transformer::to_host;
 use crate::checkpoint::{Dtype, HostTensor, Weights};
@@ -27,21 +27,55 @@ pub struct AdamWState {
     pub step: u64,
 }
 
-/// AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`.
+/// AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`, on f32 masters of the parameters.
 ///
-/// The parameters and both moments lie in one flat buffer each, the decayed ones first, and the
-/// parameters become views into it: a step is a dozen operations, however many parameters there
-/// are.
+/// Masters and both moments lie in one flat buffer each, the decayed parameters first. An f32
+/// parameter becomes a view into the masters; one of another type is rounded from its master after
+/// each step.
 pub struct AdamW {
     settings: AdamWSettings,
     step: u64,
-    /// Name, tensor, offset in the flat buffers.
-    parameters: Vec<(String, Tensor, i64)>,
-    /// How much of the buffers is decayed.
-    decayed: i64,
-    flat: Tensor,
+    parameters: Vec<Parameter>,
+    masters: Tensor,
     m: Tensor,
     v: Tensor,
+    /// Gradients of the parameters that are not f32, added up in f32 (see [`AdamW::accumulate`]).
+    sums: Option<Tensor>,
+}
+
+struct Parameter {
+    name: String,
+    tensor: Tensor,
+    /// In the flat buffers.
+    offset: i64,
+    /// Matrices are decayed, norms and biases are not.
+    decayed: bool,
+}
+
+impl Parameter {
+    fn size(&self) -> i64 {
+        self.tensor.numel() as i64
+    }
+
+    fn view(&self, flat: &Tensor) -> Result<Tensor> {
+        Ok(flat.f_narrow(0, self.offset, self.size())?.f_view(&self.tensor.size()[..])?)
+    }
+}
+
+/// What one step multiplies with: m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p *= keep;
+/// p -= rate m / (sqrt(v) / root + eps), with g the gradient times `scale`.
+#[derive(Clone, Copy)]
+struct Step {
+    scale: f64,
+    b1: f64,
+    b2: f64,
+    /// 1 - lr * decay
+    keep: f64,
+    /// lr / (1 - b1^t)
+    rate: f64,
+    /// sqrt(1 - b2^t)
+    root: f64,
+    eps: f64,
 }
 
 impl AdamW {
@@ -49,93 +83,179 @@ impl AdamW {
     pub fn new(parameters: Vec<(String, Tensor)>, settings: AdamWSettings) -> Result<Self> {
         let (matrices, vectors): (Vec<_>, Vec<_>) =
             parameters.into_iter().partition(|(_, tensor)| tensor.dim() > 1);
-        let decayed = matrices.iter().map(|(_, tensor)| tensor.numel() as i64).sum();
         let mut placed = Vec::with_capacity(matrices.len() + vectors.len());
         let mut offset = 0;
         for (name, tensor) in matrices.into_iter().chain(vectors) {
-            let size = tensor.numel() as i64;
-            placed.push((name, tensor, offset));
-            offset += size;
+            let decayed = tensor.dim() > 1;
+            let parameter = Parameter { name, tensor, offset, decayed };
+            offset += parameter.size();
+            placed.push(parameter);
         }
-        let parts = placed
-            .iter()
-            .map(|(_, tensor, _)| Ok(tensor.f_detach()?.f_reshape(-1)?))
-            .collect::<Result<Vec<_>>>()?;
-        let flat = Tensor::f_cat(&parts, 0)?;
-        for (_, tensor, offset) in &mut placed {
-            let view =
-                flat.f_narrow(0, *offset, tensor.numel() as i64)?.f_view(&tensor.size()[..])?;
-            tensor.f_set_data(&view)?;
+        let options = (Kind::Float, placed.first().map_or(Device::Cpu, |p| p.tensor.device()));
+        let masters = Tensor::f_zeros([offset], options)?;
+        for parameter in &mut placed {
+            let mut view = parameter.view(&masters)?;
+            view.f_copy_(&parameter.tensor.f_detach()?)?;
+            if parameter.tensor.f_kind()? == Kind::Float {
+                parameter.tensor.f_set_data(&view)?;
+            }
         }
-        let m = flat.f_zeros_like()?;
-        let v = flat.f_zeros_like()?;
-        Ok(Self { settings, step: 0, parameters: placed, decayed, flat, m, v })
+        let (m, v) = (masters.f_zeros_like()?, masters.f_zeros_like()?);
+        let wide = placed.iter().all(|p| p.tensor.kind() == Kind::Float);
+        let sums = if wide { None } else { Some(masters.f_zeros_like()?) };
+        Ok(Self { settings, step: 0, parameters: placed, masters, m, v, sums })
     }
 
     /// One update from the accumulated gradients, scaled down so that their norm is at most `clip`
     /// (infinite: never). Gives the norm before. A norm that is not finite changes nothing.
-    ///
-    /// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p *= 1 - lr * decay;
-    /// p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
     pub fn step(&mut self, lr: f64, clip: f64) -> Result<f64> {
         tch::no_grad(|| {
-            let mut gradient = self.gradient()?;
-            let norm = gradient.f_norm()?.f_double_value(&[])?;
+            let gradients = self.gradients()?;
+            let norms = gradients.iter().map(|g| Ok(g.f_norm()?)).collect::<Result<Vec<_>>>()?;
+            let norm = Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?;
             if !norm.is_finite() {
                 return Ok(norm);
-            }
-            // As torch.nn.utils.clip_grad_norm_ does.
-            let scale = clip / (norm + 1e-6);
-            if scale < 1.0 {
-                gradient = gradient.f_mul_scalar(scale)?;
             }
             self.step += 1;
             let (b1, b2) = self.settings.betas;
             let steps = self.step.min(i32::MAX as u64) as i32;
-            let (c1, c2) = (1.0 - b1.powi(steps), 1.0 - b2.powi(steps));
-            if self.settings.weight_decay != 0.0 {
-                let keep = 1.0 - lr * self.settings.weight_decay;
-                let _ = self.flat.f_narrow(0, 0, self.decayed)?.f_mul_scalar_(keep)?;
+            let step = Step {
+                // As torch.nn.utils.clip_grad_norm_ does.
+                scale: (clip / (norm + 1e-6)).min(1.0),
+                b1,
+                b2,
+                keep: 1.0 - lr * self.settings.weight_decay,
+                rate: lr / (1.0 - b1.powi(steps)),
+                root: (1.0 - b2.powi(steps)).sqrt(),
+                eps: self.settings.eps,
+            };
+            match self.masters.device() {
+                Device::Cpu => self.fused(&gradients, step)?,
+                _ => self.unfused(&gradients, step)?,
             }
-            let _ = self.m.f_lerp_(&gradient, 1.0 - b1)?;
-            let mut square = gradient.f_square()?;
-            let _ = square.f_mul_scalar_(1.0 - b2)?;
-            let _ = self.v.f_mul_scalar_(b2)?.f_add_(&square)?;
-            let mut divisor = self.v.f_sqrt()?;
-            let _ = divisor.f_div_scalar_(c2.sqrt())?.f_add_scalar_(self.settings.eps)?;
-            let mut change = self.m.f_div(&divisor)?;
-            let _ = change.f_mul_scalar_(-lr / c1)?;
-            let _ = self.flat.f_add_(&change)?;
+            for parameter in &mut self.parameters {
+                if parameter.tensor.f_kind()? != Kind::Float {
+                    let master = parameter.view(&self.masters)?;
+                    parameter.tensor.f_copy_(&master)?;
+                }
+            }
             Ok(norm)
         })
     }
 
-    /// Forgets the accumulated gradients.
-    pub fn zero_grad(&mut self) {
-        for (_, tensor, _) in &mut self.parameters {
-            tensor.zero_grad();
+    /// By operations of libtorch.
+    fn unfused(&mut self, gradients: &[Tensor], step: Step) -> Result<()> {
+        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
+            let view = |flat| parameter.view(flat);
+            let (mut p, mut m, mut v) = (view(&self.masters)?, view(&self.m)?, view(&self.v)?);
+            let gradient = gradient.f_mul_scalar(step.scale)?;
+            if parameter.decayed {
+                let _ = p.f_mul_scalar_(step.keep)?;
+            }
+            let _ = m.f_lerp_(&gradient, 1.0 - step.b1)?;
+            let mut square = gradient.f_square()?;
+            let _ = square.f_mul_scalar_(1.0 - step.b2)?;
+            let _ = v.f_mul_scalar_(step.b2)?.f_add_(&square)?;
+            let mut divisor = v.f_sqrt()?;
+            let _ = divisor.f_div_scalar_(step.root)?.f_add_scalar_(step.eps)?;
+            let mut change = m.f_div(&divisor)?;
+            let _ = change.f_mul_scalar_(-step.rate)?;
+            let _ = p.f_add_(&change)?;
         }
+        Ok(())
     }
 
-    /// The gradients in the order of the flat buffers. A parameter that took no part has zeros.
-    fn gradient(&self) -> Result<Tensor> {
-        let parts = self
-            .parameters
-            .iter()
-            .map(|(_, tensor, _)| {
-                let gradient = tensor.f_grad()?;
-                let gradient = if gradient.defined() { gradient } else { tensor.f_zeros_like()? };
-                Ok(gradient.f_reshape(-1)?)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_cat(&parts, 0)?)
+    /// In one pass over memory, which bounds a step, on libtorch's number of threads.
+    fn fused(&mut self, gradients: &[Tensor], step: Step) -> Result<()> {
+        const CHUNK: usize = 1 << 16;
+        let threads = tch::get_num_threads().max(1) as usize;
+        let mut shares: Vec<Vec<Chunk>> = (0..threads).map(|_| Vec::new()).collect();
+        let (mut p, mut m, mut v) =
+            (numbers(&mut self.masters)?, numbers(&mut self.m)?, numbers(&mut self.v)?);
+        let mut number = 0;
+        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
+            let step = Step { keep: if parameter.decayed { step.keep } else { 1.0 }, ..step };
+            // SAFETY: contiguous f32 numbers on the CPU, see `gradients`, which nobody changes.
+            let mut g = unsafe {
+                std::slice::from_raw_parts(gradient.data_ptr().cast::<f32>(), gradient.numel())
+            };
+            while !g.is_empty() {
+                let size = g.len().min(CHUNK);
+                let chunk;
+                (chunk, g) = g.split_at(size);
+                let [p, m, v] = [&mut p, &mut m, &mut v].map(|rest| {
+                    let (chunk, after) = std::mem::take(rest).split_at_mut(size);
+                    *rest = after;
+                    chunk
+                });
+                shares[number % threads].push(Chunk { step, p, m, v, g: chunk });
+                number += 1;
+            }
+        }
+        std::thread::scope(|scope| {
+            let own = shares.pop();
+            for share in shares {
+                scope.spawn(|| share.into_iter().for_each(Chunk::update));
+            }
+            own.into_iter().flatten().for_each(Chunk::update);
+        });
+        Ok(())
+    }
+
+    /// Forgets the accumulated gradients.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        for parameter in &mut self.parameters {
+            parameter.tensor.zero_grad();
+        }
+        if let Some(sums) = &mut self.sums {
+            let _ = sums.f_zero_()?;
+        }
+        Ok(())
+    }
+
+    /// After each micro-batch: libtorch adds gradients up in the parameters' own type, and in
+    /// bfloat16 the small ones would be rounded away. Does nothing for f32.
+    pub fn accumulate(&mut self) -> Result<()> {
+        let Some(sums) = &self.sums else { return Ok(()) };
+        tch::no_grad(|| {
+            for parameter in &mut self.parameters {
+                let mut gradient = parameter.tensor.f_grad()?;
+                if gradient.defined() {
+                    let _ = parameter.view(sums)?.f_add_(&gradient)?;
+                    let _ = gradient.f_zero_()?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The gradients of the parameters, f32. One that took no part has zeros.
+    fn gradients(&mut self) -> Result<Vec<Tensor>> {
+        self.accumulate()?;
+        let gradient = |parameter: &Parameter| {
+            if let Some(sums) = &self.sums {
+                return parameter.view(sums);
+            }
+            let gradient = parameter.tensor.f_grad()?;
+            match gradient.defined() {
+                true => Ok(gradient.f_contiguous()?),
+                false => Ok(parameter.tensor.f_zeros_like()?),
+            }
+        };
+        self.parameters.iter().map(gradient).collect()
+    }
+
+    /// The f32 masters by the parameters' names: what a checkpoint holds.
+    pub fn masters(&self) -> Result<Vec<(String, Tensor)>> {
+        let master = |p: &Parameter| Ok((p.name.clone(), p.view(&self.masters)?));
+        self.parameters.iter().map(master).collect()
     }
 
     pub fn state(&self) -> Result<AdamWState> {
         let mut moments = Weights::new();
         for (prefix, buffer) in [("m", &self.m), ("v", &self.v)] {
             let values = to_host(buffer)?;
-            for (name, tensor, offset) in &self.parameters {
+            for Parameter { name, tensor, offset, .. } in &self.parameters {
                 let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
                 let start = *offset as usize;
                 let values = &values[start..start + tensor.numel()];
@@ -151,8 +271,8 @@ impl AdamW {
     /// Continues from a stored state of the same parameters.
     pub fn restore(&mut self, state: &AdamWState) -> Result<()> {
         let load = |prefix: &str| -> Result<Tensor> {
-            let mut values = Vec::with_capacity(self.flat.numel());
-            for (name, tensor, _) in &self.parameters {
+            let mut values = Vec::with_capacity(self.masters.numel());
+            for Parameter { name, tensor, .. } in &self.parameters {
                 let name = format!("{prefix}.{name}");
                 let moment = state.moments.get(&name).ok_or_else(|| {
                     Error::data(format!("optimizer state lacks the tensor `{name}`"))
@@ -169,8 +289,8 @@ impl AdamW {
             Ok(Tensor::f_from_slice(&values)?.f_to_kind(Kind::Float)?)
         };
         let (m, v) = (load("m")?, load("v")?);
-        self.m = m.f_to_device(self.flat.device())?;
-        self.v = v.f_to_device(self.flat.device())?;
+        self.m = m.f_to_device(self.masters.device())?;
+        self.v = v.f_to_device(self.masters.device())?;
         self.step = state.step;
         Ok(())
     }
@@ -179,4 +299,42 @@ impl AdamW {
     pub fn steps(&self) -> u64 {
         self.step
     }
+}
+
+/// A part of the flat buffers that one thread updates.
+struct Chunk<'a> {
+    step: Step,
+    p: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl Chunk<'_> {
+    fn update(self) {
+        let Self { step, p, m, v, g } = self;
+        let [scale, keep, rate, root, eps] =
+            [step.scale, step.keep, step.rate, step.root, step.eps].map(|x| x as f32);
+        let [fresh, b2, square] = [1.0 - step.b1, step.b2, 1.0 - step.b2].map(|x| x as f32);
+        for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            let g = g * scale;
+            *m += fresh * (g - *m);
+            *v = b2 * *v + square * (g * g);
+            *p = keep * *p - rate * (*m / (v.sqrt() / root + eps));
+        }
+    }
+}
+
+/// The numbers of a flat f32 buffer on the CPU.
+fn numbers(flat: &mut Tensor) -> Result<&mut [f32]> {
+    let (pointer, size) = (flat.data_ptr().cast::<f32>(), flat.numel());
+    if pointer.is_null() && size > 0 {
+        return Err(Error::defect("an optimizer buffer without memory"));
+    }
+    if size == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: the buffer is contiguous f32 on the CPU, and its only owner is borrowed. Parameters
+    // are views into it, but nothing reads or writes them during a step.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer, size) })
 }

@@ -7,6 +7,7 @@ mod attend;
 mod cache;
 mod device;
 pub mod loss;
+mod packed;
 mod parameters;
 mod sampler;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod transformer;
 
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use device::{device, set_threads};
+pub use packed::{Packed, Tape};
 pub use sampler::{SampleRequest, Sampled, Sampling, Stop, sample};
 pub use transformer::{Precision, Transformer};
 

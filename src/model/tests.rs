@@ -253,7 +253,7 @@ fn adamw_start() -> (Vec<(String, Tensor)>, AdamW) {
 /// One step of the fixture's problem: the gradient norm.
 fn adamw_step(parameters: &[(String, Tensor)], adamw: &mut AdamW, step: usize) -> f64 {
     let inputs = put(&tensors("adamw.safetensors")[&format!("inputs.{step}")]);
-    adamw.zero_grad();
+    adamw.zero_grad().unwrap();
     let out = (inputs.matmul(&parameters[1].1) + &parameters[0].1).tanh().square();
     out.sum(None).backward();
     let (rate, clip) = [(1e-2, 1.0), (2e-2, 100.0), (5e-3, 0.5)][step];

@@ -90,39 +90,59 @@ impl Transformer {
         mut attend: impl FnMut(usize, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let (batch, length) = ids.size2()?;
-        let Shape { heads, kv_heads, width, inner } = Shape::of(&self.config);
-        let eps = self.config.rms_norm_eps;
-        let hidden = self.config.hidden_size as i64;
-        // Tokens lie in rows, (B * T, C), so that each projection is one matrix product, and those
-        // back into the residual stream add to it in the same operation.
-        let ids = ids.f_reshape(-1)?;
         let kind = self.embedding.f_kind()?;
         let (cos, sin) = (&cos.f_to_kind(kind)?, &sin.f_to_kind(kind)?);
-        let mut x = Tensor::f_embedding(&self.embedding, &ids, -1, false, false)?;
+        let mut x = self.embed(ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = rms_norm(&x, &block.input_norm, eps)?
-                .f_linear(&block.qkv, block.qkv_bias.as_ref())?
-                .f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
-            let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
-            let turning = match &block.qk_norm {
-                None => turning,
-                Some([q_norm, k_norm]) => {
-                    let (q, k) = (
-                        q_norm.f_expand([heads, -1], false)?,
-                        k_norm.f_expand([kv_heads, -1], false)?,
-                    );
-                    rms_norm(&turning, &Tensor::f_cat(&[q, k], 0)?, eps)? // weight: (H + KV, D)
-                }
-            };
-            let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
-            let attended = attend(layer, &q, &k, &v)?;
-            let attended = attended.f_reshape([batch * length, heads * width])?; // (B * T, H * D)
-            x = add_product(&x, &attended, &block.output, block.output_bias.as_ref())?;
-            let gate_up = rms_norm(&x, &block.mlp_norm, eps)?
-                .f_linear(&block.gate_up, block.gate_up_bias.as_ref())?;
-            x = add_product(&x, &gated(&gate_up, inner)?, &block.down, block.down_bias.as_ref())?;
+            let sizes = [batch, length];
+            x = self.block(block, &x, sizes, cos, sin, |q, k, v| attend(layer, q, k, v))?;
         }
-        Ok(rms_norm(&x, &self.norm, eps)?.f_view([batch, length, hidden])?)
+        let hidden = self.config.hidden_size as i64;
+        Ok(self.finish(&x)?.f_view([batch, length, hidden])?)
+    }
+
+    /// Embeddings of `ids` (any shape of N ids) -> (N, C).
+    pub(super) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::f_embedding(&self.embedding, &ids.f_reshape(-1)?, -1, false, false)?)
+    }
+
+    /// The norm before the head.
+    pub(super) fn finish(&self, x: &Tensor) -> Result<Tensor> {
+        rms_norm(x, &self.norm, self.config.rms_norm_eps)
+    }
+
+    /// One decoder layer. Tokens lie in rows, x (B * T, C), so that each projection is one matrix
+    /// product, and those back into the residual stream add to it in the same operation. `cos` and
+    /// `sin` are of the model's kind; for the rest see [`Transformer::forward`].
+    pub(super) fn block(
+        &self,
+        block: &Block,
+        x: &Tensor,
+        [batch, length]: [i64; 2],
+        cos: &Tensor,
+        sin: &Tensor,
+        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let Shape { heads, kv_heads, width, inner } = Shape::of(&self.config);
+        let eps = self.config.rms_norm_eps;
+        let qkv = rms_norm(x, &block.input_norm, eps)?
+            .f_linear(&block.qkv, block.qkv_bias.as_ref())?
+            .f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
+        let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
+        let turning = match &block.qk_norm {
+            None => turning,
+            Some([q_norm, k_norm]) => {
+                let (q, k) =
+                    (q_norm.f_expand([heads, -1], false)?, k_norm.f_expand([kv_heads, -1], false)?);
+                rms_norm(&turning, &Tensor::f_cat(&[q, k], 0)?, eps)? // weight: (H + KV, D)
+            }
+        };
+        let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
+        let attended = attend(&q, &k, &v)?.f_reshape([batch * length, heads * width])?;
+        let x = add_product(x, &attended, &block.output, block.output_bias.as_ref())?;
+        let gate_up = rms_norm(&x, &block.mlp_norm, eps)?
+            .f_linear(&block.gate_up, block.gate_up_bias.as_ref())?;
+        add_product(&x, &gated(&gate_up, inner)?, &block.down, block.down_bias.as_ref())
     }
 
     /// Next-token logits of hidden states (..., C) -> (..., V), f32 in either precision.
@@ -234,6 +254,6 @@ pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 }
 
 /// Causal attention: q (B, H, T, D), k and v (B, KV, T, D) -> (B, H, T, D).
-fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, true, None, true)?)
 }
