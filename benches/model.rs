@@ -55,7 +55,7 @@ fn training(model: &Transformer) -> triad::Result<()> {
     let mut adamw = AdamW::new(model.parameters(), AdamWSettings::default())?;
     let start = Instant::now();
     for _ in 0..steps {
-        adamw.zero_grad();
+        adamw.zero_grad()?;
         let logits = model.logits(&model.hidden(&inputs)?)?.f_view([-1, VOCABULARY])?;
         let loss = loss::token_logprobs(&logits, &targets, 1.0)?.f_neg()?.f_mean(None)?;
         loss.f_backward()?;

@@ -35,6 +35,23 @@ pub(super) struct Spec {
     /// Optimizer steps on each iteration's responses.
     #[serde(default = "one_update")]
     pub updates: usize,
+    /// Linear warm-up of the learning rate in each lesson, in iterations.
+    #[serde(default)]
+    pub warmup: usize,
+    /// What is left of the learning rate at a lesson's end, on a cosine.
+    #[serde(default = "one")]
+    pub final_rate: f64,
+    /// Truncated importance correction between sampler and trainer: the most that a token's loss is
+    /// multiplied with (2 is usual). The ratio is then that of the trainer's own log-probabilities.
+    #[serde(default)]
+    pub correction: Option<f64>,
+    /// Punishes responses that come near `max_new_tokens`.
+    #[serde(default)]
+    pub overlong: Option<Overlong>,
+    /// Dynamic sampling (DAPO): groups whose rewards are all the same are left out, and up to so
+    /// many times as many prompts as are missing then are drawn anew.
+    #[serde(default)]
+    pub refills: usize,
     /// Coefficient of the entropy bonus.
     #[serde(default)]
     pub entropy: f64,
@@ -47,6 +64,18 @@ pub(super) struct Spec {
     /// from, as columns task_id and sample. All of them when absent.
     #[serde(default)]
     pub select: Option<String>,
+    /// Tokens of one forward and backward pass: bounds its memory, changes no result.
+    #[serde(default = "micro_batch_tokens")]
+    pub micro_batch_tokens: usize,
+    /// Activations are computed again on the way back instead of kept.
+    #[serde(default)]
+    pub recompute: bool,
+    /// What weights and activations are in; with bf16 the optimizer keeps f32 masters.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Updates in a row that may be rejected because a loss or gradient is not finite.
+    #[serde(default = "three")]
+    pub max_rejected: usize,
     /// Iterations between checkpoints.
     #[serde(default = "ten")]
     pub checkpoint_every: usize,
@@ -67,18 +96,64 @@ pub(super) struct Lesson {
     pub review: f64,
 }
 
-/// The KL term to the frozen reference, a part of the loss.
+/// The KL term to the frozen reference.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Kl {
     pub kind: KlKind,
     pub coefficient: f64,
+    pub place: KlPlace,
+    /// Moves the coefficient from iteration to iteration.
+    pub adaptive: Option<Adaptive>,
 }
 
 impl Default for Kl {
     fn default() -> Self {
-        Self { kind: KlKind::K3, coefficient: 0.001 }
+        Self { kind: KlKind::K3, coefficient: 0.001, place: KlPlace::Loss, adaptive: None }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum KlPlace {
+    /// A part of the loss, with a gradient of its own.
+    Loss,
+    /// Taken off the reward, token by token (REINFORCE++'s own form, with k1).
+    Reward,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Adaptive {
+    /// KL per token.
+    pub target: f64,
+    /// Responses.
+    pub horizon: f64,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { target: 0.1, horizon: 10_000.0 }
+    }
+}
+
+/// See [`crate::advantage::overlong`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Overlong {
+    /// Tokens before the limit.
+    pub buffer: usize,
+    #[serde(default = "one")]
+    pub factor: f64,
+}
+
+/// What the model is computed in. The model layer has the same, but not without libtorch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Precision {
+    #[default]
+    F32,
+    Bf16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -117,12 +192,30 @@ pub(super) enum Aggregation {
     SeqMeanTokenSumNorm,
 }
 
+#[cfg(feature = "torch")]
+impl Precision {
+    pub fn of(self) -> crate::model::Precision {
+        match self {
+            Self::F32 => crate::model::Precision::F32,
+            Self::Bf16 => crate::model::Precision::Bf16,
+        }
+    }
+}
+
 fn one() -> f64 {
     1.0
 }
 
 fn one_update() -> usize {
     1
+}
+
+fn three() -> usize {
+    3
+}
+
+pub(super) fn micro_batch_tokens() -> usize {
+    4096
 }
 
 fn ten() -> usize {
@@ -136,7 +229,7 @@ impl Job for Rl {
         "rl"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[
@@ -156,6 +249,20 @@ impl Job for Rl {
         {
             if value == 0 {
                 return Err(Error::usage(format!("{name} 0: at least 1 is needed")));
+            }
+        }
+        for (name, value) in [
+            ("final_rate", Some(spec.final_rate)),
+            ("correction", spec.correction),
+            ("kl.adaptive.target", spec.kl.adaptive.as_ref().map(|a| a.target)),
+            ("kl.adaptive.horizon", spec.kl.adaptive.as_ref().map(|a| a.horizon)),
+            ("overlong.buffer", spec.overlong.as_ref().map(|o| o.buffer as f64)),
+        ] {
+            if value.is_some_and(|value| value <= 0.0) {
+                return Err(Error::usage(format!(
+                    "{name} {}: it must be above 0",
+                    value.unwrap_or_default()
+                )));
             }
         }
         if let Some(lesson) = spec.curriculum.iter().find(|l| !(0.0..1.0).contains(&l.review)) {

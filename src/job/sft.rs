@@ -28,6 +28,18 @@ pub(super) struct Spec {
     /// How token losses become one number: by default every token counts the same.
     #[serde(default)]
     pub aggregation: Aggregation,
+    /// Tokens of one forward and backward pass: bounds its memory, changes no result.
+    #[serde(default = "super::rl::micro_batch_tokens")]
+    pub micro_batch_tokens: usize,
+    /// Activations are computed again on the way back instead of kept.
+    #[serde(default)]
+    pub recompute: bool,
+    /// What weights and activations are in; with bf16 the optimizer keeps f32 masters.
+    #[serde(default)]
+    pub precision: super::rl::Precision,
+    /// Updates in a row that may be rejected because a loss or gradient is not finite.
+    #[serde(default = "three")]
+    pub max_rejected: usize,
     /// Steps between checkpoints.
     #[serde(default = "hundred")]
     pub checkpoint_every: usize,
@@ -44,6 +56,10 @@ fn hundred() -> usize {
     100
 }
 
+fn three() -> usize {
+    3
+}
+
 pub struct Sft;
 
 impl Job for Sft {
@@ -51,7 +67,7 @@ impl Job for Sft {
         "sft"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[

@@ -20,7 +20,8 @@ impl Default for AdamWSettings {
     }
 }
 
-/// What a checkpoint stores of an optimizer: its moments as `m.<name>` and `v.<name>`, f32.
+/// What a checkpoint stores of an optimizer: its moments as `m.<name>` and `v.<name>`, f32, and where
+/// the parameters are of another type, their masters as `p.<name>`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamWState {
     pub moments: Weights,
@@ -253,7 +254,8 @@ impl AdamW {
 
     pub fn state(&self) -> Result<AdamWState> {
         let mut moments = Weights::new();
-        for (prefix, buffer) in [("m", &self.m), ("v", &self.v)] {
+        let masters = self.sums.as_ref().map(|_| ("p", &self.masters));
+        for (prefix, buffer) in [("m", &self.m), ("v", &self.v)].into_iter().chain(masters) {
             let values = to_host(buffer)?;
             for Parameter { name, tensor, offset, .. } in &self.parameters {
                 let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
@@ -289,8 +291,12 @@ impl AdamW {
             Ok(Tensor::f_from_slice(&values)?.f_to_kind(Kind::Float)?)
         };
         let (m, v) = (load("m")?, load("v")?);
+        let masters = self.sums.as_ref().map(|_| load("p")).transpose()?;
         self.m = m.f_to_device(self.masters.device())?;
         self.v = v.f_to_device(self.masters.device())?;
+        if let Some(masters) = masters {
+            tch::no_grad(|| self.masters.f_copy_(&masters).map(drop))?;
+        }
         self.step = state.step;
         Ok(())
     }

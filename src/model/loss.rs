@@ -96,6 +96,22 @@ pub fn policy_loss(
     }
 }
 
+/// 1 where [`policy_loss`] has no gradient because the ratio has left the clip's range in the
+/// direction that the advantage pushes it, else 0; all (N) -> (N), without a gradient.
+pub fn clipped(
+    logp: &Tensor,
+    logp_old: &Tensor,
+    advantages: &Tensor,
+    clip: Clip,
+) -> Result<Tensor> {
+    tch::no_grad(|| {
+        let ratio = logp.f_sub(logp_old)?.f_exp()?;
+        let high = ratio.f_gt(1.0 + clip.high)?.f_logical_and(&advantages.f_gt(0.0)?)?;
+        let low = ratio.f_lt(1.0 - clip.low)?.f_logical_and(&advantages.f_lt(0.0)?)?;
+        Ok(high.f_logical_or(&low)?.f_to_kind(Kind::Float)?)
+    })
+}
+
 /// How token losses become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

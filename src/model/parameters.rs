@@ -104,14 +104,15 @@ impl Transformer {
         all.into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
     }
 
-    /// The weights under their checkpoint names.
+    /// The weights under their checkpoint names, as the model computes with them. What was trained is
+    /// [`super::AdamW::masters`].
     pub fn weights(&self, dtype: Dtype) -> Result<Weights> {
         self.by_checkpoint_name(self.parameters(), dtype)
     }
 
     /// Splits tensors shaped like the parameters (the parameters, their gradients) into the
     /// checkpoint's tensors.
-    pub(super) fn by_checkpoint_name(
+    pub fn by_checkpoint_name(
         &self,
         tensors: Vec<(String, Tensor)>,
         dtype: Dtype,

@@ -1,12 +1,11 @@
-//! Token sequences as padded batches, and their log-probabilities.
+//! Token sequences as packed batches, and their log-probabilities.
 
-use tch::{Device, Kind, Tensor};
+use std::ops::Range;
 
-use crate::model::{Transformer, loss};
-use crate::{Error, Result};
+use tch::{Device, Kind, Tensor, no_grad};
 
-/// Padded tokens of one forward and backward pass: bounds its memory.
-const MICRO_BATCH_TOKENS: usize = 4096;
+use crate::Result;
+use crate::model::{Packed, Transformer, loss};
 
 /// A prompt and the response to learn from.
 pub struct Sequence {
@@ -15,102 +14,250 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// What goes through the model: the last token predicts nothing, so it is not fed.
+    fn fed(&self) -> Vec<i64> {
+        let tokens = self.prompt.iter().chain(&self.response).map(|&id| i64::from(id));
+        tokens.take(self.len()).collect()
+    }
+
     fn len(&self) -> usize {
-        self.prompt.len() + self.response.len()
+        (self.prompt.len() + self.response.len()).saturating_sub(1).max(1)
     }
 }
 
 /// Some rows of a batch, as tensors. N = response tokens of these rows, row by row.
 pub struct MicroBatch {
-    /// Which sequences these are, in order.
-    pub rows: Vec<usize>,
-    /// (B, T) right-padded with 0.
-    ids: Tensor,
-    /// (N) positions in the flattened (B*T) whose next token is a response token.
+    /// Which sequences these are, in order, and the lengths of their responses.
+    rows: Vec<usize>,
+    lengths: Vec<usize>,
+    packed: Packed,
+    /// (N) rows of the packed tokens whose next token is a response token.
     positions: Tensor,
     /// (N) those next tokens.
     pub targets: Tensor,
     /// (N) row of each token, 0..B.
-    pub row_of_token: Tensor,
+    row_of_token: Tensor,
 }
 
-/// Cuts `rows` of a batch into micro-batches of similar lengths, longest first.
-pub fn micro_batches(sequences: &[Sequence], rows: &[usize], device: Device) -> Vec<MicroBatch> {
+/// Cuts `rows` of a batch into micro-batches of at most `budget` tokens, or of one sequence that
+/// has more. Longest first, so that sequences of the same length are neighbours.
+pub fn micro_batches(
+    sequences: &[Sequence],
+    rows: &[usize],
+    budget: usize,
+    device: Device,
+) -> Result<Vec<MicroBatch>> {
     let mut order = rows.to_vec();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
     let mut batches = Vec::new();
-    let mut rest = order.as_slice();
-    while let Some(&longest) = rest.first() {
-        let width = sequences[longest].len().max(1);
-        let count = (MICRO_BATCH_TOKENS / width).clamp(1, rest.len());
-        let (rows, others) = rest.split_at(count);
-        batches.push(MicroBatch::new(sequences, rows, width, device));
-        rest = others;
+    let (mut own, mut tokens) = (Vec::new(), 0);
+    for row in order {
+        let size = sequences[row].len();
+        if !own.is_empty() && tokens + size > budget {
+            batches.push(MicroBatch::new(sequences, std::mem::take(&mut own), device)?);
+            tokens = 0;
+        }
+        own.push(row);
+        tokens += size;
     }
-    batches
+    if !own.is_empty() {
+        batches.push(MicroBatch::new(sequences, own, device)?);
+    }
+    Ok(batches)
 }
 
 impl MicroBatch {
-    fn new(sequences: &[Sequence], rows: &[usize], width: usize, device: Device) -> Self {
-        // The last token predicts nothing, so it is not fed.
-        let width = width.saturating_sub(1).max(1);
-        let mut ids = vec![0i64; rows.len() * width];
+    fn new(sequences: &[Sequence], rows: Vec<usize>, device: Device) -> Result<Self> {
         let (mut positions, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        let mut fed = Vec::with_capacity(rows.len());
+        let mut start = 0;
         for (b, &row) in rows.iter().enumerate() {
             let Sequence { prompt, response } = &sequences[row];
-            let tokens = prompt.iter().chain(response).map(|&id| i64::from(id));
-            for (slot, id) in ids[b * width..(b + 1) * width].iter_mut().zip(tokens) {
-                *slot = id;
-            }
             for (i, &target) in response.iter().enumerate() {
-                positions.push((b * width + prompt.len() + i) as i64 - 1);
+                positions.push((start + prompt.len() + i) as i64 - 1);
                 targets.push(i64::from(target));
                 owners.push(b as i64);
             }
+            fed.push(sequences[row].fed());
+            start += sequences[row].len();
         }
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
-        Self {
-            rows: rows.to_vec(),
-            ids: tensor(&ids).view([rows.len() as i64, width as i64]),
-            positions: tensor(&positions),
-            targets: tensor(&targets),
-            row_of_token: tensor(&owners),
-        }
+        let tensor = |values: &[i64]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
+        };
+        let lengths = rows.iter().map(|&row| sequences[row].response.len()).collect();
+        Ok(Self {
+            packed: Packed::new(&fed, device)?,
+            positions: tensor(&positions)?,
+            targets: tensor(&targets)?,
+            row_of_token: tensor(&owners)?,
+            rows,
+            lengths,
+        })
     }
 
-    /// Number of response tokens, N.
-    pub fn tokens(&self) -> usize {
-        self.targets.size()[0] as usize
+    /// Adds to the parameters' gradients those of the sum of what `loss` gives: it gets some of the
+    /// response tokens at a time, as a range of 0..N, with their logits (n, V).
+    pub fn backward(
+        &self,
+        policy: &Transformer,
+        recompute: bool,
+        loss: impl FnMut(Range<usize>, &Tensor) -> Result<Tensor>,
+    ) -> Result<()> {
+        let tape = policy.tape(&self.packed, recompute)?;
+        let mut gradient = tape.hidden.f_detach()?.f_zeros_like()?; // (tokens, C)
+        let hidden = tape.hidden.f_detach()?.f_index_select(0, &self.positions)?; // (N, C)
+        let _ = gradient.f_index_copy_(0, &self.positions, &policy.through_head(&hidden, loss)?)?;
+        tape.backward(&gradient)
     }
 
-    /// Logits of the response tokens: (N, V).
-    pub fn logits(&self, model: &Transformer) -> Result<Tensor> {
-        let hidden = model.hidden(&self.ids)?; // (B, T, C)
-        let width = hidden.size()[2];
-        let hidden = hidden
-            .f_reshape([-1, width]) // (B*T, C)
-            .and_then(|flat| flat.f_index_select(0, &self.positions)) // (N, C)
-            .map_err(Error::defect)?;
-        model.logits(&hidden)
-    }
-
-    /// Log-probabilities of the response tokens at `temperature`: (N).
+    /// Log-probabilities of the response tokens at `temperature`: (N), without a gradient.
     pub fn logprobs(&self, model: &Transformer, temperature: f64) -> Result<Tensor> {
-        loss::token_logprobs(&self.logits(model)?, &self.targets, temperature)
+        no_grad(|| {
+            let hidden = model.tape(&self.packed, false)?.hidden;
+            let hidden = hidden.f_index_select(0, &self.positions)?;
+            let parts = model
+                .head_rows(&hidden)
+                .into_iter()
+                .map(|rows| {
+                    let (start, length) = (rows.start as i64, rows.len() as i64);
+                    let logits = model.logits(&hidden.f_narrow(0, start, length)?)?;
+                    let targets = self.targets.f_narrow(0, start, length)?;
+                    loss::token_logprobs(&logits, &targets, temperature)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            match parts.is_empty() {
+                true => Ok(Tensor::f_zeros([0], (Kind::Float, model.device()))?),
+                false => Ok(Tensor::f_cat(&parts, 0)?),
+            }
+        })
     }
 
     /// `values`, one list per sequence of the whole batch, of these tokens: (N) f32.
-    pub fn gather(&self, values: &[Vec<f32>]) -> Tensor {
-        let own: Vec<f32> = self.rows.iter().flat_map(|&row| values[row].clone()).collect();
-        Tensor::from_slice(&own).to_device(self.targets.device())
+    pub fn gather(&self, values: &[Vec<f32>]) -> Result<Tensor> {
+        let own: Vec<f32> = self.rows.iter().flat_map(|&row| &values[row]).copied().collect();
+        Ok(Tensor::f_from_slice(&own)?.f_to_device(self.targets.device())?)
+    }
+
+    /// Puts (N) numbers of these tokens into `values`, one list per sequence of the whole batch.
+    pub fn scatter(&self, tokens: &Tensor, values: &mut [Vec<f32>]) -> Result<()> {
+        let numbers: Vec<f32> = Vec::try_from(tokens.f_to_kind(Kind::Float)?)?;
+        let mut rest = &numbers[..];
+        for (&row, &length) in self.rows.iter().zip(&self.lengths) {
+            let (own, after) = rest.split_at(length);
+            values[row] = own.to_vec();
+            rest = after;
+        }
+        Ok(())
     }
 
     /// `values`, one per sequence of the whole batch, spread over these tokens: (N) f32.
-    pub fn per_token(&self, values: &[f64]) -> Tensor {
+    pub fn per_token(&self, values: &[f64]) -> Result<Tensor> {
         let own: Vec<f32> = self.rows.iter().map(|&row| values[row] as f32).collect();
-        Tensor::from_slice(&own)
-            .to_device(self.targets.device())
-            .index_select(0, &self.row_of_token)
-            .to_kind(Kind::Float)
+        let own = Tensor::f_from_slice(&own)?.f_to_device(self.targets.device())?;
+        Ok(own.f_index_select(0, &self.row_of_token)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::{ModelConfig, decode_safetensors};
+    use crate::model::Precision;
+
+    fn model() -> Transformer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/model/qwen2");
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let config = ModelConfig::from_json(&read("config.json")).unwrap();
+        let weights = decode_safetensors(read("model.safetensors").into()).unwrap();
+        Transformer::load(&config, &weights, Device::Cpu, Precision::F32, true).unwrap()
+    }
+
+    fn sequences() -> Vec<Sequence> {
+        let ids =
+            |count: usize, by: usize| (0..count).map(|i| ((i * by + 3) % 48) as u32).collect();
+        [(4, 9), (1, 1), (20, 30), (7, 6), (4, 9), (2, 40), (5, 0)]
+            .into_iter()
+            .enumerate()
+            .map(|(i, (p, r))| Sequence { prompt: ids(p, 5 + i), response: ids(r, 7 + i) })
+            .collect()
+    }
+
+    /// Gradients of a loss in which every token has another weight.
+    fn gradients(model: &Transformer, budget: usize, recompute: bool) -> Vec<(String, Tensor)> {
+        let sequences = sequences();
+        let rows: Vec<usize> = (0..sequences.len()).collect();
+        let weights: Vec<Vec<f32>> = sequences
+            .iter()
+            .map(|s| (0..s.response.len()).map(|i| 0.1 + (i % 5) as f32).collect())
+            .collect();
+        model.parameters().iter_mut().for_each(|(_, p)| p.zero_grad());
+        for micro in micro_batches(&sequences, &rows, budget, Device::Cpu).unwrap() {
+            let weights = micro.gather(&weights).unwrap();
+            let loss = |rows: Range<usize>, logits: &Tensor| {
+                let cut = |t: &Tensor| t.narrow(0, rows.start as i64, rows.len() as i64);
+                let logp = loss::token_logprobs(logits, &cut(&micro.targets), 0.7)?;
+                Ok((logp * cut(&weights)).sum(Kind::Float))
+            };
+            micro.backward(model, recompute, loss).unwrap();
+        }
+        model.parameters().into_iter().map(|(name, p)| (name, p.grad().copy())).collect()
+    }
+
+    /// The same, one padded batch, all logits at once.
+    fn padded(model: &Transformer) -> Vec<(String, Tensor)> {
+        let sequences = sequences();
+        let width = sequences.iter().map(Sequence::len).max().unwrap();
+        let mut ids = vec![0i64; sequences.len() * width];
+        let (mut at, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (b, sequence) in sequences.iter().enumerate() {
+            ids[b * width..][..sequence.len()].copy_from_slice(&sequence.fed());
+            for (i, &target) in sequence.response.iter().enumerate() {
+                at.push((b * width + sequence.prompt.len() + i) as i64 - 1);
+                targets.push(i64::from(target));
+                weights.push(0.1 + (i % 5) as f32);
+            }
+        }
+        model.parameters().iter_mut().for_each(|(_, p)| p.zero_grad());
+        let ids = Tensor::from_slice(&ids).view([sequences.len() as i64, width as i64]);
+        let hidden = model.hidden(&ids).unwrap().view([-1, 32]);
+        let logits = model.logits(&hidden.index_select(0, &Tensor::from_slice(&at))).unwrap();
+        let logp = loss::token_logprobs(&logits, &Tensor::from_slice(&targets), 0.7).unwrap();
+        (logp * Tensor::from_slice(&weights)).sum(Kind::Float).backward();
+        model.parameters().into_iter().map(|(name, p)| (name, p.grad().copy())).collect()
+    }
+
+    #[test]
+    fn micro_batches_do_not_change_the_gradient() {
+        let model = model();
+        let whole = padded(&model);
+        for (budget, recompute) in
+            [(1, false), (60, false), (60, true), (4096, false), (4096, true)]
+        {
+            for ((name, a), (_, b)) in whole.iter().zip(gradients(&model, budget, recompute)) {
+                let far = ((a - b).abs().max() / a.abs().max()).double_value(&[]);
+                assert!(far < 1e-6, "{name}, {budget} tokens, recompute {recompute}: {far}");
+            }
+        }
+    }
+
+    #[test]
+    fn log_probabilities_come_back_to_their_sequences() {
+        let model = model();
+        let sequences = sequences();
+        let rows: Vec<usize> = (0..sequences.len()).collect();
+        let logprobs = |budget| {
+            let mut all = vec![Vec::new(); sequences.len()];
+            for micro in micro_batches(&sequences, &rows, budget, Device::Cpu).unwrap() {
+                micro.scatter(&micro.logprobs(&model, 0.7).unwrap(), &mut all).unwrap();
+            }
+            all
+        };
+        let (alone, together) = (logprobs(1), logprobs(4096));
+        for ((a, b), sequence) in alone.iter().zip(&together).zip(&sequences) {
+            assert_eq!(a.len(), sequence.response.len());
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
+        }
     }
 }

@@ -26,6 +26,9 @@ pub struct Iteration {
     pub level: u32,
     /// The first iteration of its lesson: the optimizer starts afresh.
     pub fresh: bool,
+    /// Its place in its lesson, from 0, and the lesson's iterations.
+    pub nth: usize,
+    pub steps: usize,
     /// Indices into the dataset.
     pub tasks: Vec<usize>,
 }
@@ -71,9 +74,24 @@ impl Curriculum {
             let name = format!("rl/lesson-{number}");
             let mut tasks = self.take(&name, &plan.own, nth, self.prompts - plan.review);
             tasks.extend(self.take(&format!("{name}/review"), &plan.earlier, nth, plan.review));
-            return Some(Iteration { level: plan.lesson.level, fresh: nth == 0, tasks });
+            let lesson = &plan.lesson;
+            let (level, steps) = (lesson.level, lesson.steps);
+            return Some(Iteration { level, fresh: nth == 0, nth, steps, tasks });
         }
         None
+    }
+
+    /// `count` more tasks of the lesson that iteration `index` belongs to, for its refill `refill`.
+    pub fn refill(&self, index: usize, refill: usize, count: usize) -> Vec<usize> {
+        let mut nth = index;
+        for (number, plan) in self.lessons.iter().enumerate() {
+            if nth < plan.lesson.steps {
+                let name = format!("rl/lesson-{number}/refill-{index}-{refill}");
+                return self.take(&name, &plan.own, 0, count);
+            }
+            nth -= plan.lesson.steps;
+        }
+        Vec::new()
     }
 
     /// The `nth` handful of `count` tasks of a pool in shuffled epochs.

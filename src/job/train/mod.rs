@@ -2,8 +2,11 @@
 
 mod batch;
 mod curriculum;
+mod drawn;
 pub(super) mod evaluate;
+mod measure;
 mod prompt;
+mod rate;
 mod responses;
 pub(super) mod rl;
 pub(super) mod rollout;

@@ -6,50 +6,54 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::UInt32Type;
 
 use super::curriculum::Curriculum;
-use super::prompt::Prompt;
+use super::drawn::Drawn;
+use super::rate;
 use super::responses::Sampler;
-use super::state;
-use super::update::{Batch, update};
+use super::state::{self, LoopState};
+use super::update::{Batch, Update};
+use crate::advantage::adapted;
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Metric, Rollout, Row, Task, Verdict};
 use crate::job::Context;
 use crate::job::rl::Spec;
-use crate::job::verify::judge;
-use crate::model::{self, AdamW, AdamWSettings, Precision, Sampling, Transformer};
+use crate::model::{self, AdamW, AdamWSettings, Sampling, Transformer};
 use crate::{Error, Result, query};
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let base = context.checkpoint(context.input("base")?)?;
     let reference = match context.inputs("reference").first() {
-        Some(input) => context.checkpoint(&input.artifact)?.weights,
-        None => base.weights.clone(),
+        _ if spec.kl.coefficient == 0.0 => None,
+        Some(input) => Some(context.checkpoint(&input.artifact)?.weights),
+        None => Some(base.weights.clone()),
     };
     let Checkpoint { config, tokenizer, weights, files } = base;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let curriculum = Curriculum::new(spec.seed, spec.prompts, &spec.curriculum, &tasks)?;
     let device = model::device(&context.device)?;
+    let precision = spec.precision.of();
 
     let saved = state::resume(context)?;
     let start = saved.as_ref().map_or(0, |saved| saved.step);
     let mut metrics: Vec<Metric> = Vec::new();
+    let mut loop_state = LoopState { kl_coefficient: spec.kl.coefficient, rejected: 0 };
     let policy = Transformer::load(
         &config,
         saved.as_ref().map_or(&weights, |saved| &saved.weights),
         device,
-        Precision::F32,
+        precision,
         true,
     )?;
     drop(weights); // the model holds its own copy
-    let reference = {
-        let weights = reference;
-        Transformer::load(&config, &weights, device, Precision::F32, false)?
-    };
+    let reference = reference
+        .map(|weights| Transformer::load(&config, &weights, device, precision, false))
+        .transpose()?;
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
     let mut optimizer = AdamW::new(policy.parameters(), settings)?;
     if let Some(saved) = saved {
         optimizer.restore(&saved.optimizer)?;
         metrics = saved.metrics;
+        loop_state = saved.loop_state;
     }
 
     let run_id = context.id.to_string();
@@ -61,12 +65,6 @@ pub fn run(context: &mut Context) -> Result<()> {
             optimizer = AdamW::new(policy.parameters(), settings)?;
         }
         let clock = Instant::now();
-        let chosen: Vec<(u64, &Task)> = iteration
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(i, &task)| ((u64::from(step) << 32) | i as u64, &tasks[task]))
-            .collect();
         let sampler = Sampler {
             model: &policy,
             tokenizer: &tokenizer,
@@ -80,41 +78,61 @@ pub fn run(context: &mut Context) -> Result<()> {
             policy: &run_id,
             step,
         };
-        let prompts = chosen
-            .iter()
-            .map(|(_, task)| Prompt::new(task, &tokenizer))
-            .collect::<Result<Vec<_>>>()?;
-        let rollouts = sampler.rollouts(&chosen)?;
-        let drawn: usize = rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
-        sampling.add(drawn, clock.elapsed());
-        let verdicts = judge(chosen.iter().map(|&(_, task)| task), &rollouts, spec.reward)?;
+        let drawn = Drawn::new(&spec, &curriculum, index, &iteration.tasks, &tasks, &sampler)?;
+        sampling.add(drawn.tokens(), clock.elapsed());
 
         let clock = Instant::now();
-        let selected = select(&spec, &rollouts, &verdicts, context)?;
-        let batch = Batch::new(&spec, &prompts, &rollouts, &verdicts, &selected);
-        let measured = update(&spec, step, &policy, &reference, &mut optimizer, &batch, device)?;
+        let mut selected = select(&spec, &drawn.rollouts, &drawn.verdicts, context)?;
+        if spec.refills > 0 {
+            selected.retain(|&i| drawn.kept.contains(&(i / spec.samples)));
+        }
+        let batch = Batch::new(&spec, &drawn.prompts, &drawn.rollouts, &drawn.verdicts, &selected);
+        let share = rate::share(iteration.nth, iteration.steps, spec.warmup, spec.final_rate);
+        let update = Update {
+            spec: &spec,
+            step,
+            policy: &policy,
+            reference: reference.as_ref(),
+            kl_coefficient: loop_state.kl_coefficient,
+            learning_rate: spec.learning_rate * share,
+            device,
+        };
+        let measured = update.run(&mut optimizer, &batch)?;
         training.add(batch.tokens(), clock.elapsed());
 
-        let n = rollouts.len() as f64;
-        let mean = |f: &dyn Fn(&Verdict) -> f64| verdicts.iter().map(f).sum::<f64>() / n;
-        let accuracy = mean(&|v| f64::from(u8::from(v.correct)));
-        let mut values = vec![
-            ("reward", mean(&|v| f64::from(v.reward))),
-            ("accuracy", accuracy),
-            ("format", mean(&|v| f64::from(u8::from(v.format_ok)))),
-            ("length", drawn as f64 / n),
-            ("groups_with_variance", varied(&verdicts, spec.samples)),
-            ("selected", selected.len() as f64 / n),
-        ];
-        values.extend(measured);
+        let mut values = drawn.metrics(&spec);
+        values.push(("selected".into(), selected.len() as f64 / drawn.rollouts.len() as f64));
+        values.push(("learning_rate".into(), spec.learning_rate * share));
+        values.push(("kl_coefficient".into(), loop_state.kl_coefficient));
+        let accuracy = drawn.accuracy();
+        match &measured {
+            Some(sums) => {
+                loop_state.rejected = 0;
+                if let (Some(rule), Some(kl)) = (&spec.kl.adaptive, sums.kl.get()) {
+                    loop_state.kl_coefficient = adapted(
+                        loop_state.kl_coefficient,
+                        kl,
+                        rule.target,
+                        rule.horizon,
+                        batch.len(),
+                    );
+                }
+                values.extend(sums.metrics().into_iter().map(|(name, v)| (name.into(), v)));
+            }
+            None => {
+                loop_state.rejected += 1;
+                tracing::warn!(step, "a loss or gradient is not finite: the update is rejected");
+            }
+        }
+        values.push(("rejected".into(), f64::from(u8::from(measured.is_none()))));
         metrics.extend(values.into_iter().map(|(name, value)| Metric {
             step,
             level: iteration.level,
-            name: name.into(),
+            name,
             value,
         }));
-        context.write(index, &rollouts)?;
-        context.write(index, &verdicts)?;
+        context.write(index, &drawn.rollouts)?;
+        context.write(index, &drawn.verdicts)?;
         index += 1;
         context.progress.update(
             "iterations",
@@ -122,9 +140,14 @@ pub fn run(context: &mut Context) -> Result<()> {
             curriculum.len() as u64,
             &format!("level {} accuracy {:.1}%", iteration.level, 100.0 * accuracy),
         );
-        if index.is_multiple_of(spec.checkpoint_every) && index < curriculum.len() {
-            state::save(context, index, &policy, &optimizer, &metrics)?;
+        let failed = loop_state.rejected > spec.max_rejected;
+        let due = index.is_multiple_of(spec.checkpoint_every);
+        if index < curriculum.len() && (due || failed || context.stop.requested()) {
+            state::save(context, index, &policy, &optimizer, &metrics, loop_state)?;
             context.check_stop()?;
+        }
+        if failed {
+            return Err(state::diverged(index, loop_state.rejected, spec.learning_rate));
         }
     }
     if let Some(last) = metrics.iter().rev().find(|metric| metric.name == "accuracy") {
@@ -136,7 +159,7 @@ pub fn run(context: &mut Context) -> Result<()> {
     context.write_checkpoint(&Checkpoint {
         config,
         tokenizer,
-        weights: policy.weights(spec.dtype)?,
+        weights: policy.by_checkpoint_name(optimizer.masters()?, spec.dtype)?,
         files,
     })
 }
@@ -170,13 +193,6 @@ fn keys(batch: &RecordBatch) -> Option<(Vec<String>, Vec<u32>)> {
     let tasks = String::values(batch.column_by_name("task_id")?.as_ref())?;
     let samples = batch.column_by_name("sample")?.as_primitive_opt::<UInt32Type>()?;
     Some((tasks, samples.values().to_vec()))
-}
-
-/// Share of groups whose rewards are not all equal.
-fn varied(verdicts: &[Verdict], samples: usize) -> f64 {
-    let groups = verdicts.chunks(samples);
-    let total = groups.len() as f64;
-    groups.filter(|group| group.iter().any(|v| v.reward != group[0].reward)).count() as f64 / total
 }
 
 /// Tokens per second of one kind of work.

@@ -5,17 +5,15 @@ use std::time::Instant;
 use tch::Kind;
 
 use super::batch::{Sequence, micro_batches};
-use super::state;
+use super::rate;
+use super::state::{self, LoopState};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Example, Metric};
 use crate::entropy::Stream;
 use crate::job::Context;
 use crate::job::sft::Spec;
-use crate::model::{self, AdamW, AdamWSettings, Precision, Transformer};
+use crate::model::{self, AdamW, AdamWSettings, Transformer, loss};
 use crate::{Error, Result};
-
-/// Steps whose losses are averaged into one metric.
-const LOG_EVERY: usize = 20;
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
@@ -38,21 +36,22 @@ pub fn run(context: &mut Context) -> Result<()> {
         &config,
         saved.as_ref().map_or(&weights, |saved| &saved.weights),
         device,
-        Precision::F32,
+        spec.precision.of(),
         true,
     )?;
     drop(weights); // the model holds its own copy
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
     let mut optimizer = AdamW::new(policy.parameters(), settings)?;
+    let mut loop_state = LoopState::default();
     if let Some(saved) = saved {
         optimizer.restore(&saved.optimizer)?;
         metrics = saved.metrics;
+        loop_state = saved.loop_state;
     }
 
     let aggregation = spec.aggregation.of(config.max_position_embeddings);
     let clock = Instant::now();
     let mut trained = 0;
-    let mut window = Vec::new();
     for step in start..spec.steps {
         let sequences = (step * spec.batch..(step + 1) * spec.batch)
             .map(|i| {
@@ -69,28 +68,34 @@ pub fn run(context: &mut Context) -> Result<()> {
         let weights = aggregation.weights(&lengths);
         let mut total = 0.0;
         let rows: Vec<usize> = (0..sequences.len()).collect();
-        for batch in micro_batches(&sequences, &rows, device) {
-            let loss =
-                -(batch.logprobs(&policy, 1.0)? * batch.per_token(&weights)).sum(Kind::Float);
-            loss.f_backward()?;
-            total += loss.double_value(&[]);
+        for micro in micro_batches(&sequences, &rows, spec.micro_batch_tokens, device)? {
+            let weights = micro.per_token(&weights)?;
+            micro.backward(&policy, spec.recompute, |rows, logits| {
+                let (start, length) = (rows.start as i64, rows.len() as i64);
+                let targets = micro.targets.f_narrow(0, start, length)?;
+                let logp = loss::token_logprobs(logits, &targets, 1.0)?;
+                let part = logp.f_mul(&weights.f_narrow(0, start, length)?)?.f_sum(Kind::Float)?;
+                total -= part.f_double_value(&[])?;
+                Ok(part.f_neg()?)
+            })?;
+            optimizer.accumulate()?;
         }
-        if !total.is_finite() {
-            return Err(Error::data(format!(
-                "step {}: the loss is {total}; lower learning_rate {}",
-                step + 1,
-                spec.learning_rate
-            )));
-        }
-        optimizer.step(rate(&spec, step), spec.clip)?;
-        optimizer.zero_grad();
-        trained += sequences.iter().map(|s| s.prompt.len() + s.response.len()).sum::<usize>();
-        window.push(total);
+        let share = rate::share(step, spec.steps, spec.warmup, 0.1);
+        let norm = match total.is_finite() {
+            true => optimizer.step(spec.learning_rate * share, spec.clip)?,
+            false => total,
+        };
+        optimizer.zero_grad()?;
         let done = step + 1;
-        if done.is_multiple_of(LOG_EVERY) || done == spec.steps {
-            let value = window.iter().sum::<f64>() / window.len() as f64;
-            metrics.push(Metric { step: done as u32, level: 0, name: "loss".into(), value });
-            window.clear();
+        if norm.is_finite() {
+            loop_state.rejected = 0;
+        } else {
+            loop_state.rejected += 1;
+            tracing::warn!(step = done, loss = total, norm, "not finite: the update is rejected");
+        }
+        trained += sequences.iter().map(|s| s.prompt.len() + s.response.len()).sum::<usize>();
+        for (name, value) in [("loss", total), ("grad_norm", norm)] {
+            metrics.push(Metric { step: done as u32, level: 0, name: name.into(), value });
         }
         context.progress.update(
             "steps",
@@ -98,15 +103,16 @@ pub fn run(context: &mut Context) -> Result<()> {
             spec.steps as u64,
             &format!("loss {total:.3}"),
         );
-        // A window of losses must not straddle a checkpoint, or a resumed run would log another.
-        if done.is_multiple_of(spec.checkpoint_every.next_multiple_of(LOG_EVERY))
-            && done < spec.steps
-        {
-            state::save(context, done, &policy, &optimizer, &metrics)?;
+        let stopping = context.stop.requested() || loop_state.rejected > spec.max_rejected;
+        if done < spec.steps && (stopping || done.is_multiple_of(spec.checkpoint_every)) {
+            state::save(context, done, &policy, &optimizer, &metrics, loop_state)?;
             context.check_stop()?;
         }
+        if loop_state.rejected > spec.max_rejected {
+            return Err(state::diverged(done, loop_state.rejected, spec.learning_rate));
+        }
     }
-    if let Some(last) = metrics.last() {
+    if let Some(last) = metrics.iter().rev().find(|metric| metric.name == "loss") {
         context.summarize("loss", last.value);
     }
     context
@@ -116,18 +122,9 @@ pub fn run(context: &mut Context) -> Result<()> {
     context.write_checkpoint(&Checkpoint {
         config,
         tokenizer,
-        weights: policy.weights(spec.dtype)?,
+        weights: policy.by_checkpoint_name(optimizer.masters()?, spec.dtype)?,
         files,
     })
-}
-
-/// Linear warm-up, then a cosine from `learning_rate` down to a tenth of it.
-fn rate(spec: &Spec, step: usize) -> f64 {
-    if step < spec.warmup {
-        return spec.learning_rate * (step + 1) as f64 / spec.warmup as f64;
-    }
-    let share = (step - spec.warmup) as f64 / (spec.steps - spec.warmup).max(1) as f64;
-    spec.learning_rate * (0.1 + 0.45 * (1.0 + (std::f64::consts::PI * share).cos()))
 }
 
 /// One input's examples.

@@ -15,12 +15,24 @@ pub struct Saved {
     pub weights: Weights,
     pub optimizer: AdamWState,
     pub metrics: Vec<Metric>,
+    pub loop_state: LoopState,
+}
+
+/// What a training loop carries from step to step besides the optimizer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoopState {
+    /// The adaptive coefficient of the KL term.
+    pub kl_coefficient: f64,
+    /// Updates in a row that were rejected.
+    pub rejected: usize,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Progress {
     /// Updates made by the optimizer whose moments are saved.
     updates: u64,
+    #[serde(flatten)]
+    loop_state: LoopState,
 }
 
 const MODEL: &str = "model.safetensors";
@@ -36,9 +48,10 @@ pub fn save(
     model: &Transformer,
     optimizer: &AdamW,
     metrics: &[Metric],
+    loop_state: LoopState,
 ) -> Result<()> {
     let AdamWState { moments, step: updates } = optimizer.state()?;
-    let progress = Progress { updates };
+    let progress = Progress { updates, loop_state };
     context.commit_step(
         step as u64,
         vec![
@@ -48,6 +61,14 @@ pub fn save(
             (METRICS.into(), encode_parquet(metrics)?),
         ],
     )
+}
+
+/// The end of a run whose updates are rejected again and again.
+pub fn diverged(step: usize, rejected: usize, learning_rate: f64) -> Error {
+    Error::data(format!(
+        "step {step}: {rejected} updates in a row had a loss or gradient that is not finite; lower \
+         learning_rate {learning_rate}"
+    ))
 }
 
 /// The newest committed state, if an earlier attempt left one.
@@ -60,7 +81,7 @@ pub fn resume(context: &mut Context) -> Result<Option<Saved>> {
             .map(|(_, bytes)| bytes.clone())
             .ok_or_else(|| Error::data(format!("checkpoint of step {step} has no `{name}`")))
     };
-    let Progress { updates } = serde_json::from_slice(&object(PROGRESS)?)
+    let Progress { updates, loop_state } = serde_json::from_slice(&object(PROGRESS)?)
         .map_err(|e| Error::data(format!("checkpoint of step {step}: {PROGRESS}: {e}")))?;
     tracing::info!(stage = context.progress.stage, step, "continuing from a checkpoint");
     Ok(Some(Saved {
@@ -68,5 +89,6 @@ pub fn resume(context: &mut Context) -> Result<Option<Saved>> {
         weights: decode_safetensors(object(MODEL)?)?,
         optimizer: AdamWState { moments: decode_safetensors(object(OPTIMIZER)?)?, step: updates },
         metrics: decode_parquet(object(METRICS)?)?,
+        loop_state,
     }))
 }

@@ -1,22 +1,24 @@
 //! The policy update of one RL iteration.
 
-use tch::{Device, Kind, no_grad};
+use tch::{Device, Kind, Tensor};
 
-use super::batch::{Sequence, micro_batches};
+use super::batch::{MicroBatch, Sequence, micro_batches};
+use super::measure::Sums;
 use super::prompt::Prompt;
-use crate::advantage::advantages;
+use crate::Result;
+use crate::advantage::{advantages, overlong};
 use crate::dataset::{Rollout, Verdict};
 use crate::entropy::Stream;
-use crate::job::rl::{Aggregation, KlKind, Spec};
+use crate::job::rl::{Aggregation, KlKind, KlPlace, Spec};
 use crate::model::{AdamW, Transformer, loss};
-use crate::{Error, Result};
 
-/// The responses to learn from, with their advantages.
+/// The responses to learn from.
 pub struct Batch {
     sequences: Vec<Sequence>,
-    advantages: Vec<f64>,
+    rewards: Vec<f64>,
+    groups: Vec<usize>,
     /// Sampler's log-probability of each response token.
-    logprobs: Vec<Vec<f32>>,
+    sampler: Vec<Vec<f32>>,
 }
 
 impl Batch {
@@ -29,19 +31,22 @@ impl Batch {
         verdicts: &[Verdict],
         selected: &[usize],
     ) -> Self {
-        let rewards: Vec<f64> = selected.iter().map(|&i| f64::from(verdicts[i].reward)).collect();
-        let groups: Vec<usize> = selected.iter().map(|&i| i / spec.samples).collect();
-        let lengths: Vec<usize> = selected.iter().map(|&i| rollouts[i].tokens.len()).collect();
+        let reward = |&i: &usize| {
+            let punished = spec.overlong.as_ref().map_or(0.0, |rule| {
+                let length = rollouts[i].tokens.len();
+                overlong(length, spec.max_new_tokens, rule.buffer, rule.factor)
+            });
+            f64::from(verdicts[i].reward) + punished
+        };
+        let sequence = |&i: &usize| Sequence {
+            prompt: prompts[i / spec.samples].ids.clone(),
+            response: rollouts[i].tokens.clone(),
+        };
         Self {
-            sequences: selected
-                .iter()
-                .map(|&i| Sequence {
-                    prompt: prompts[i / spec.samples].ids.clone(),
-                    response: rollouts[i].tokens.clone(),
-                })
-                .collect(),
-            advantages: advantages(spec.algorithm, &rewards, &groups, &lengths),
-            logprobs: selected.iter().map(|&i| rollouts[i].logprobs.clone()).collect(),
+            sequences: selected.iter().map(sequence).collect(),
+            rewards: selected.iter().map(reward).collect(),
+            groups: selected.iter().map(|&i| i / spec.samples).collect(),
+            sampler: selected.iter().map(|&i| rollouts[i].logprobs.clone()).collect(),
         }
     }
 
@@ -49,84 +54,177 @@ impl Batch {
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(|s| s.prompt.len() + s.response.len()).sum()
     }
+
+    pub fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Log-probabilities of all response tokens under `model`.
+    fn logprobs(&self, spec: &Spec, model: &Transformer, device: Device) -> Result<Vec<Vec<f32>>> {
+        let rows: Vec<usize> = (0..self.len()).collect();
+        let mut all = vec![Vec::new(); self.len()];
+        for micro in micro_batches(&self.sequences, &rows, spec.micro_batch_tokens, device)? {
+            micro.scatter(&micro.logprobs(model, spec.temperature)?, &mut all)?;
+        }
+        Ok(all)
+    }
 }
 
-/// Updates `policy` on the batch and returns what was measured, by metric name.
-///
-/// Loss = aggregate(policy loss + kl.coefficient * KL - entropy * H). The old log-probabilities
-/// are the sampler's; `sampler_gap` is their mean distance from the trainer's before the first
-/// update, which shows the two drifting apart.
-pub fn update(
-    spec: &Spec,
-    step: u32,
-    policy: &Transformer,
-    reference: &Transformer,
-    optimizer: &mut AdamW,
-    batch: &Batch,
-    device: Device,
-) -> Result<Vec<(&'static str, f64)>> {
-    let aggregation = spec.aggregation.of(spec.max_new_tokens);
-    let mut sums = Sums::default();
-    let mut order: Vec<usize> = (0..batch.sequences.len()).collect();
-    if spec.updates > 1 {
-        Stream::new(spec.seed, "rl/minibatch", u64::from(step)).shuffle(&mut order);
-    }
-    let size = order.len().div_ceil(spec.updates).max(1);
-    for (number, rows) in order.chunks(size).enumerate() {
-        let lengths: Vec<usize> =
-            rows.iter().map(|&row| batch.sequences[row].response.len()).collect();
-        let mut weights = vec![0.0; batch.sequences.len()];
-        for (&row, weight) in rows.iter().zip(aggregation.weights(&lengths)) {
-            weights[row] = weight;
+/// One update's surroundings.
+pub struct Update<'a> {
+    pub spec: &'a Spec,
+    pub step: u32,
+    pub policy: &'a Transformer,
+    /// None: no KL term.
+    pub reference: Option<&'a Transformer>,
+    pub kl_coefficient: f64,
+    pub learning_rate: f64,
+    pub device: Device,
+}
+
+/// What each token is judged by, one list per sequence of the batch.
+struct Targets {
+    advantages: Vec<Vec<f32>>,
+    /// The policy before the update: the trainer's with a correction, else the sampler's.
+    old: Vec<Vec<f32>>,
+    /// Truncated ratios of trainer to sampler.
+    weights: Option<Vec<Vec<f32>>>,
+    reference: Option<Vec<Vec<f32>>>,
+}
+
+impl Update<'_> {
+    /// Updates the policy on the batch and returns what was measured; `None` when a loss or the
+    /// gradient is not finite: then nothing has changed.
+    ///
+    /// Loss = aggregate(policy loss + coefficient * KL - entropy * H), the KL only where its place
+    /// is the loss. `sampler_gap` is the mean distance of the sampler's log-probabilities from the
+    /// trainer's before the first update, which shows the two drifting apart.
+    pub fn run(&self, optimizer: &mut AdamW, batch: &Batch) -> Result<Option<Sums>> {
+        let Self { spec, step, device, .. } = *self;
+        let targets = self.targets(batch)?;
+        let aggregation = spec.aggregation.of(spec.max_new_tokens);
+        let mut sums = Sums::default();
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        if spec.updates > 1 {
+            Stream::new(spec.seed, "rl/minibatch", u64::from(step)).shuffle(&mut order);
         }
-        for micro in micro_batches(&batch.sequences, rows, device) {
-            let logits = micro.logits(policy)?; // (N, V)
-            let logp = loss::token_logprobs(&logits, &micro.targets, spec.temperature)?; // (N)
-            let old = micro.gather(&batch.logprobs);
-            let advantage = micro.per_token(&batch.advantages);
-            let clip =
-                loss::Clip { low: spec.clip.low, high: spec.clip.high, dual: spec.clip.dual };
-            let mut token_loss = loss::policy_loss(&logp, &old, &advantage, None, clip)?;
-            let kind = match spec.kl.kind {
-                KlKind::K1 => loss::Kl::K1,
-                KlKind::K2 => loss::Kl::K2,
-                KlKind::K3 => loss::Kl::K3,
-            };
-            let logp_reference = no_grad(|| micro.logprobs(reference, spec.temperature))?;
-            let kl = loss::kl(kind, &logp, &logp_reference)?;
-            if spec.kl.coefficient != 0.0 {
-                token_loss = token_loss.f_add(&(&kl * spec.kl.coefficient))?;
+        let size = order.len().div_ceil(spec.updates).max(1);
+        for (number, rows) in order.chunks(size).enumerate() {
+            let lengths: Vec<usize> =
+                rows.iter().map(|&row| batch.sequences[row].response.len()).collect();
+            let mut weights = vec![0.0; batch.len()];
+            for (&row, weight) in rows.iter().zip(aggregation.weights(&lengths)) {
+                weights[row] = weight;
             }
-            let entropy = if spec.entropy == 0.0 {
-                no_grad(|| loss::entropy(&logits))?
+            let before = sums.loss;
+            for micro in micro_batches(&batch.sequences, rows, spec.micro_batch_tokens, device)? {
+                self.micro(&micro, &targets, batch, &weights, number == 0, &mut sums)?;
+                optimizer.accumulate()?;
+                // The weights are as before: what is not finite has touched gradients only.
+                if !sums.loss.is_finite() {
+                    optimizer.zero_grad()?;
+                    return Ok(None);
+                }
+            }
+            let norm = optimizer.step(self.learning_rate, spec.max_gradient_norm)?;
+            optimizer.zero_grad()?;
+            if !norm.is_finite() {
+                return Ok(None);
+            }
+            tracing::debug!(step, update = number, loss = sums.loss - before, norm, "updated");
+            sums.updated(norm);
+        }
+        Ok(Some(sums))
+    }
+
+    fn targets(&self, batch: &Batch) -> Result<Targets> {
+        let Self { spec, device, .. } = *self;
+        let reference = match self.reference {
+            Some(reference) => Some(batch.logprobs(spec, reference, device)?),
+            None => None,
+        };
+        let (old, weights) = match spec.correction {
+            None => (batch.sampler.clone(), None),
+            Some(most) => {
+                let old = batch.logprobs(spec, self.policy, device)?;
+                let ratio = |(old, sampler): (&f32, &f32)| (old - sampler).exp().min(most as f32);
+                let pairs = old.iter().zip(&batch.sampler);
+                let ratios = pairs.map(|(a, b)| a.iter().zip(b).map(ratio).collect()).collect();
+                (old, Some(ratios))
+            }
+        };
+        let mut penalties: Vec<Vec<f64>> =
+            old.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
+        if let (KlPlace::Reward, Some(reference)) = (spec.kl.place, &reference) {
+            for ((penalties, old), reference) in penalties.iter_mut().zip(&old).zip(reference) {
+                let (old, reference) = (Tensor::from_slice(old), Tensor::from_slice(reference));
+                let kl = loss::kl(spec.kl.kind.of(), &old, &reference)?;
+                let kl: Vec<f64> = Vec::try_from(kl.f_to_kind(Kind::Double)?)?;
+                *penalties = kl.into_iter().map(|kl| self.kl_coefficient * kl).collect();
+            }
+        }
+        let advantages = advantages(spec.algorithm, &batch.rewards, &batch.groups, &penalties);
+        let narrow = |tokens: Vec<f64>| tokens.into_iter().map(|x| x as f32).collect();
+        let advantages = advantages.into_iter().map(narrow).collect();
+        Ok(Targets { advantages, old, weights, reference })
+    }
+
+    /// Adds one micro-batch's gradient. `weights` are the aggregation's, by sequence.
+    fn micro(
+        &self,
+        micro: &MicroBatch,
+        targets: &Targets,
+        batch: &Batch,
+        weights: &[f64],
+        first: bool,
+        sums: &mut Sums,
+    ) -> Result<()> {
+        let Self { spec, .. } = *self;
+        let clip = loss::Clip { low: spec.clip.low, high: spec.clip.high, dual: spec.clip.dual };
+        let (old, sampler) = (micro.gather(&targets.old)?, micro.gather(&batch.sampler)?);
+        let advantages = micro.gather(&targets.advantages)?;
+        let ratios = targets.weights.as_ref().map(|ratios| micro.gather(ratios)).transpose()?;
+        let reference = targets.reference.as_ref().map(|logp| micro.gather(logp)).transpose()?;
+        let weights = micro.per_token(weights)?;
+        micro.backward(self.policy, spec.recompute, |rows, logits| {
+            let cut = |tensor: &Tensor| tensor.f_narrow(0, rows.start as i64, rows.len() as i64);
+            let logp = loss::token_logprobs(logits, &cut(&micro.targets)?, spec.temperature)?;
+            let (old, advantages) = (cut(&old)?, cut(&advantages)?);
+            let ratios = ratios.as_ref().map(cut).transpose()?;
+            let mut each = loss::policy_loss(&logp, &old, &advantages, ratios.as_ref(), clip)?;
+            if let Some(reference) = &reference {
+                let kl = loss::kl(spec.kl.kind.of(), &logp, &cut(reference)?)?;
+                if spec.kl.place == KlPlace::Loss {
+                    each = each.f_add(&kl.f_mul_scalar(self.kl_coefficient)?)?;
+                }
+                sums.kl.add(&kl)?;
+            }
+            if spec.entropy == 0.0 {
+                sums.entropy.add(&tch::no_grad(|| loss::entropy(logits))?)?;
             } else {
-                let entropy = loss::entropy(&logits)?;
-                token_loss = token_loss.f_sub(&(&entropy * spec.entropy))?;
-                entropy
-            };
-            let total = (&token_loss * micro.per_token(&weights)).sum(Kind::Float);
-            total.f_backward()?;
-            sums.loss += total.double_value(&[]);
-            sums.kl += kl.sum(Kind::Double).double_value(&[]);
-            sums.entropy += entropy.sum(Kind::Double).double_value(&[]);
-            sums.tokens += micro.tokens() as f64;
-            if number == 0 {
-                let gap = (logp.detach() - &old).abs();
-                sums.gap += gap.sum(Kind::Double).double_value(&[]);
-                sums.gap_tokens += micro.tokens() as f64;
+                let entropy = loss::entropy(logits)?;
+                each = each.f_sub(&entropy.f_mul_scalar(spec.entropy)?)?;
+                sums.entropy.add(&entropy)?;
             }
-        }
-        if !sums.loss.is_finite() {
-            return Err(Error::data(format!(
-                "iteration {step}: the loss is {}; lower learning_rate {}",
-                sums.loss, spec.learning_rate
-            )));
-        }
-        sums.grad_norm += optimizer.step(spec.learning_rate, spec.max_gradient_norm)?;
-        optimizer.zero_grad();
-        sums.updates += 1.0;
+            sums.clipped.add(&loss::clipped(&logp, &old, &advantages, clip)?)?;
+            if first {
+                sums.gap.add(&logp.f_sub(&cut(&sampler)?)?.f_abs()?)?;
+            }
+            let total = each.f_mul(&cut(&weights)?)?.f_sum(Kind::Float)?;
+            sums.loss += total.f_double_value(&[])?;
+            Ok(total)
+        })
     }
-    Ok(sums.metrics())
+}
+
+impl KlKind {
+    fn of(self) -> loss::Kl {
+        match self {
+            Self::K1 => loss::Kl::K1,
+            Self::K2 => loss::Kl::K2,
+            Self::K3 => loss::Kl::K3,
+        }
+    }
 }
 
 impl Aggregation {
@@ -137,32 +235,5 @@ impl Aggregation {
             Self::SeqMeanTokenMean => loss::Aggregation::SeqMeanTokenMean,
             Self::SeqMeanTokenSumNorm => loss::Aggregation::SeqMeanTokenSumNorm(constant as f64),
         }
-    }
-}
-
-#[derive(Default)]
-struct Sums {
-    loss: f64,
-    kl: f64,
-    entropy: f64,
-    tokens: f64,
-    gap: f64,
-    gap_tokens: f64,
-    grad_norm: f64,
-    updates: f64,
-}
-
-impl Sums {
-    fn metrics(&self) -> Vec<(&'static str, f64)> {
-        if self.tokens == 0.0 {
-            return Vec::new();
-        }
-        vec![
-            ("loss", self.loss / self.updates),
-            ("kl", self.kl / self.tokens),
-            ("entropy", self.entropy / self.tokens),
-            ("sampler_gap", self.gap / self.gap_tokens),
-            ("grad_norm", self.grad_norm / self.updates),
-        ]
     }
 }
