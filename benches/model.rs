@@ -6,7 +6,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 use triad::checkpoint::{ModelConfig, init_weights};
 use triad::model::{
-    AdamW, AdamWSettings, SampleRequest, Sampling, Transformer, loss, sample, set_threads,
+    AdamW, AdamWSettings, SampleRequest, Sampling, Stops, Transformer, loss, sample, set_threads,
 };
 
 const VOCABULARY: i64 = 264;
@@ -36,9 +36,9 @@ fn sampling(model: &Transformer, rows: u32, spread: u32) -> triad::Result<()> {
         sample: row % 8,
     };
     let requests: Vec<SampleRequest> = (0..rows).map(request).collect();
-    let sampling = Sampling { temperature: 1.0, max_new_tokens: 80, seed: 1, top_p: 1.0 };
+    let sampling = Sampling { max_new_tokens: 80, seed: 1, ..Sampling::default() };
     let start = Instant::now();
-    let responses = sample(model, u32::MAX, &requests, &sampling)?;
+    let responses = sample(model, &Stops::at(&[]), &requests, &sampling)?;
     let tokens: usize = responses.iter().map(|response| response.tokens.len()).sum();
     let rate = tokens as f64 / start.elapsed().as_secs_f64();
     println!("sampling, {rows} rows, {spread} prompt lengths: {rate:.0} tokens/s");

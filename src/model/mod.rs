@@ -6,15 +6,18 @@ mod adamw;
 mod attend;
 mod cache;
 mod device;
+mod draw;
 pub mod loss;
+mod product;
 mod sampler;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod transformer;
 
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use device::{device, set_threads};
-pub use sampler::{SampleRequest, Sampled, Sampling, Stop, sample};
+pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
 pub use transformer::Transformer;
 
 use crate::Error;

@@ -3,6 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::product::Product;
 use crate::checkpoint::{Dtype, HostTensor, ModelConfig, Weights, check_weights};
 use crate::{Error, Result};
 
@@ -154,7 +155,7 @@ impl Transformer {
             )));
         }
         let (cos, sin) = rotary_table(&self.config, length, ids.device())?; // (T, 1, D)
-        self.forward(ids, &cos, &sin, |_, q, k, v| {
+        self.forward(ids, &cos, &sin, Product::Torch, |_, q, k, v| {
             let (q, k, v) = (q.f_transpose(1, 2)?, k.f_transpose(1, 2)?, v.f_transpose(1, 2)?);
             Ok(causal_attention(&q, &k, &v)?.f_transpose(1, 2)?)
         })
@@ -168,6 +169,7 @@ impl Transformer {
         ids: &Tensor,
         cos: &Tensor,
         sin: &Tensor,
+        product: Product,
         mut attend: impl FnMut(usize, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let (batch, length) = ids.size2()?;
@@ -178,18 +180,23 @@ impl Transformer {
         // back into the residual stream add to it in the same operation.
         let ids = ids.f_reshape(-1)?;
         let mut x = Tensor::f_embedding(&self.embedding, &ids, -1, false, false)?;
+        x = x.f_to_kind(Kind::Float)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = rms_norm(&x, &block.input_norm, eps)?
-                .f_linear(&block.qkv, Some(&block.qkv_bias))?
-                .f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
+            let normed = rms_norm(&x, &block.input_norm, eps)?;
+            let qkv = product.linear(&normed, &block.qkv, Some(&block.qkv_bias))?.f_view([
+                batch,
+                length,
+                heads + 2 * kv_heads,
+                width,
+            ])?; // (B, T, H + 2 KV, D)
             let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
             let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
             let attended = attend(layer, &q, &k, &v)?;
             let attended = attended.f_reshape([batch * length, heads * width])?; // (B * T, H * D)
-            x = x.f_addmm(&attended, &block.output.f_transpose(0, 1)?)?;
-            let gate_up =
-                rms_norm(&x, &block.mlp_norm, eps)?.f_linear(&block.gate_up, None::<&Tensor>)?;
-            x = x.f_addmm(&gated(&gate_up, inner)?, &block.down.f_transpose(0, 1)?)?;
+            x = product.add(&x, &attended, &block.output)?;
+            let normed = rms_norm(&x, &block.mlp_norm, eps)?;
+            let gate_up = product.linear(&normed, &block.gate_up, None)?;
+            x = product.add(&x, &gated(&gate_up, inner)?, &block.down)?;
         }
         Ok(rms_norm(&x, &self.norm, eps)?.f_view([batch, length, hidden])?)
     }
@@ -202,6 +209,29 @@ impl Transformer {
 
     pub fn device(&self) -> Device {
         self.embedding.device()
+    }
+
+    /// A copy to sample from, with its weights in bf16.
+    pub fn in_bf16(&self) -> Result<Self> {
+        let cast = |tensor: &Tensor| tensor.f_detach()?.f_to_kind(Kind::BFloat16);
+        let blocks = self.blocks.iter().map(|block| {
+            Ok(Block {
+                input_norm: cast(&block.input_norm)?,
+                qkv: cast(&block.qkv)?,
+                qkv_bias: cast(&block.qkv_bias)?,
+                output: cast(&block.output)?,
+                mlp_norm: cast(&block.mlp_norm)?,
+                gate_up: cast(&block.gate_up)?,
+                down: cast(&block.down)?,
+            })
+        });
+        Ok(Self {
+            config: self.config.clone(),
+            embedding: cast(&self.embedding)?,
+            blocks: blocks.collect::<Result<_>>()?,
+            norm: cast(&self.norm)?,
+            head: self.head.as_ref().map(cast).transpose()?,
+        })
     }
 }
 

@@ -31,6 +31,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
             top_p: if temperature == 0.0 { 1.0 } else { spec.top_p },
+            ..Sampling::default()
         },
         samples,
         policy: &policy,

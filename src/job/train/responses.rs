@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Task};
-use crate::model::{SampleRequest, Sampling, Stop, Transformer, sample};
+use crate::model::{SampleRequest, Sampling, Stop, Stops, Transformer, sample};
 
 /// Who samples what, and how the rows are labelled.
 pub struct Sampler<'a> {
@@ -18,7 +18,7 @@ pub struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
-    /// `samples` responses to each task, as one batch. `tasks` come with their item number, which
+    /// `samples` responses to each task. `tasks` come with their item number, which
     /// names their randomness.
     pub fn rollouts(&self, tasks: &[(u64, &Task)]) -> Result<Vec<Rollout>> {
         let mut requests = Vec::with_capacity(tasks.len() * self.samples as usize);
@@ -28,7 +28,8 @@ impl Sampler<'_> {
                 requests.push(SampleRequest { prompt: prompt.clone(), item, sample });
             }
         }
-        let drawn = sample(self.model, self.tokenizer.eos(), &requests, &self.sampling)?;
+        let drawn =
+            sample(self.model, &Stops::at(&[self.tokenizer.eos()]), &requests, &self.sampling)?;
         let owners = tasks.iter().flat_map(|&(_, task)| (0..self.samples).map(move |_| task));
         drawn
             .into_iter()
@@ -48,6 +49,7 @@ impl Sampler<'_> {
                     logprobs: drawn.logprobs,
                     stop: match drawn.stop {
                         Stop::End => "end".into(),
+                        Stop::Text => "text".into(),
                         Stop::Length => "length".into(),
                     },
                     temperature: self.sampling.temperature as f32,

@@ -68,7 +68,7 @@ pub fn run(context: &mut Context) -> Result<()> {
                 temperature: spec.temperature,
                 max_new_tokens: spec.max_new_tokens,
                 seed: spec.seed,
-                top_p: 1.0,
+                ..Sampling::default()
             },
             samples: spec.samples as u32,
             policy: &run_id,

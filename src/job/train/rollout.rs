@@ -25,6 +25,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
             top_p: spec.top_p,
+            ..Sampling::default()
         },
         samples: spec.samples,
         policy: &policy,
