@@ -147,6 +147,15 @@ impl Cache {
         self.size.slots() + live.map(|prompt| prompt.length * self.size.token).sum::<usize>()
     }
 
+    /// The same, counted from the tensors.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let live: Vec<Rc<Prompt>> = self.prompts.iter().filter_map(Weak::upgrade).collect();
+        let prompts = live.iter().flat_map(|prompt| prompt.layers.iter());
+        let tensors = self.layers.iter().chain(prompts).flatten();
+        tensors.map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes()).sum()
+    }
+
     pub fn free_rows(&self) -> usize {
         self.size.rows - self.rows.len()
     }

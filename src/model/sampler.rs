@@ -113,6 +113,9 @@ pub struct Sampled {
     pub stop: Stop,
 }
 
+const EMPTY: Sampled =
+    Sampled { tokens: vec![], logprobs: vec![], draw_logprobs: vec![], stop: Stop::Length };
+
 /// Draws a response to each request, in the order of the requests. Consecutive requests with the
 /// same prompt share its computation. Equal slices give bitwise equal responses on the CPU.
 pub fn sample(
@@ -122,9 +125,7 @@ pub fn sample(
     sampling: &Sampling,
 ) -> Result<Vec<Sampled>> {
     check(model, stops, requests, sampling)?;
-    let empty =
-        Sampled { tokens: vec![], logprobs: vec![], draw_logprobs: vec![], stop: Stop::Length };
-    let mut responses = vec![empty; requests.len()];
+    let mut responses = vec![EMPTY; requests.len()];
     if requests.is_empty() || sampling.max_new_tokens == 0 {
         return Ok(responses);
     }

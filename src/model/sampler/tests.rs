@@ -156,3 +156,172 @@ fn bad_prompts_are_named() {
     let long = model.hidden(&Tensor::zeros([1, 65], (Kind::Int64, Device::Cpu))).unwrap_err();
     assert!(matches!(long, Error::Data(_)));
 }
+
+/// Samples twice, in any budget and one by one: the same tokens.
+#[test]
+fn a_small_cache_changes_no_token() {
+    let model = reference_model();
+    let batch = requests(&[3, 9, 1, 6, 9, 14], 4);
+    let all = sample(&model, &Stops::at(&[3]), &batch, &SAMPLING).unwrap();
+    for cache_bytes in [100_000, 60_000, 40_000] {
+        let sampling = Sampling { cache_bytes, ..SAMPLING };
+        let some = sample(&model, &Stops::at(&[3]), &batch, &sampling).unwrap();
+        for (all, some) in all.iter().zip(&some) {
+            assert_eq!((&all.tokens, all.stop), (&some.tokens, some.stop));
+            let far = all.logprobs.iter().zip(&some.logprobs).map(|(a, b)| (a - b).abs());
+            assert!(far.fold(0.0, f32::max) < 1e-5);
+        }
+        assert_eq!(some, sample(&model, &Stops::at(&[3]), &batch, &sampling).unwrap());
+    }
+}
+
+#[test]
+fn the_cache_stays_within_its_budget() {
+    let model = reference_model();
+    let requests = requests(&[3, 9, 1, 6, 9, 14, 30, 30, 2], 3);
+    let mut rows = BTreeSet::new();
+    for cache_bytes in (30_000..300_000).step_by(7_000) {
+        let sampling = Sampling { cache_bytes, ..SAMPLING };
+        let _guard = tch::no_grad_guard();
+        let Ok(mut batch) = Batch::new(&model, &requests, &sampling) else { continue };
+        let mut responses = vec![EMPTY; requests.len()];
+        let mut ids: Vec<i64> = Vec::new();
+        loop {
+            let mut hidden = Vec::new();
+            if !ids.is_empty() {
+                hidden.push(batch.cache.step(&model, &ids).unwrap());
+            }
+            let entered = batch.admit().unwrap();
+            assert!(batch.cache.bytes() <= cache_bytes && batch.cache.held_bytes() <= cache_bytes);
+            hidden.extend(entered.iter().map(|prompt| prompt.last.shallow_clone()));
+            if hidden.is_empty() {
+                break;
+            }
+            rows.insert(batch.rows.len());
+            let hidden = Tensor::cat(&hidden, 0);
+            ids = batch.draw(&hidden, &Stops::at(&[3]), &mut responses).unwrap();
+        }
+        assert!(responses.iter().all(|response| !response.tokens.is_empty()));
+    }
+    assert!(rows.contains(&1) && rows.contains(&27), "{rows:?}");
+}
+
+#[test]
+fn a_budget_below_one_row_names_both_sizes() {
+    let sampling = Sampling { cache_bytes: 1000, ..SAMPLING };
+    let error = sample(&reference_model(), &Stops::at(&[3]), &requests(&[9, 12], 1), &sampling);
+    let Err(Error::Usage(message)) = error else { panic!("{error:?}") };
+    assert!(message.starts_with("cache_bytes 1000: a prompt of 12 tokens"), "{message}");
+    let needed: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
+    let enough = Sampling { cache_bytes: needed, ..SAMPLING };
+    sample(&reference_model(), &Stops::at(&[3]), &requests(&[9, 12], 1), &enough).unwrap();
+}
+
+#[test]
+fn both_logprobs_are_those_of_their_distributions() {
+    let model = reference_model();
+    let requests = requests(&[3, 9, 6], 6);
+    let sampling = Sampling { top_k: 12, top_p: 0.9, min_p: 0.05, ..SAMPLING };
+    let mut cut = 0;
+    for (request, response) in
+        requests.iter().zip(sample(&model, &Stops::at(&[3]), &requests, &sampling).unwrap())
+    {
+        let logits = full_logits(&model, request, &response) / sampling.temperature;
+        let logp = logits.log_softmax(-1, Kind::Double);
+        for (t, &token) in response.tokens.iter().enumerate() {
+            let logp = Vec::<f64>::try_from(logp.get(t as i64)).unwrap();
+            assert!((logp[token as usize] - f64::from(response.logprobs[t])).abs() < 1e-4);
+            // The cuts as Hugging Face's processors apply them, in turn, on softmax(logits).
+            let mut p: Vec<f64> = logp.iter().map(|logp| logp.exp()).collect();
+            let renormalise = |p: &mut Vec<f64>| {
+                let sum: f64 = p.iter().sum();
+                p.iter_mut().for_each(|p| *p /= sum);
+            };
+            let mut order: Vec<usize> = (0..p.len()).collect();
+            order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+            order[12..].iter().for_each(|&i| p[i] = 0.0);
+            renormalise(&mut p);
+            let mut before = 0.0;
+            for &i in &order {
+                let mass = p[i];
+                if before >= 0.9 {
+                    p[i] = 0.0;
+                }
+                before += mass;
+            }
+            renormalise(&mut p);
+            let least = 0.05 * p[order[0]];
+            p.iter_mut().filter(|p| **p < least).for_each(|p| *p = 0.0);
+            renormalise(&mut p);
+            let ours = f64::from(response.draw_logprobs[t]);
+            assert!((p[token as usize].ln() - ours).abs() < 1e-4, "{ours} {}", p[token as usize]);
+            cut += usize::from(ours > f64::from(response.logprobs[t]) + 1e-3);
+        }
+    }
+    assert!(cut > 20);
+    let plain = sample(&model, &Stops::at(&[3]), &requests, &SAMPLING).unwrap();
+    assert!(plain.iter().all(|response| response.logprobs == response.draw_logprobs));
+    let greedy = Sampling { temperature: 0.0, ..SAMPLING };
+    let greedy = sample(&model, &Stops::at(&[3]), &requests, &greedy).unwrap();
+    assert!(greedy.iter().all(|response| response.draw_logprobs.iter().all(|&logp| logp == 0.0)));
+}
+
+#[test]
+fn stop_texts_and_several_ids_end_a_response() {
+    let model = reference_model();
+    let batch = requests(&[3, 9, 6], 8);
+    // Token 47 is a control token, which decoding leaves out.
+    let decode = |ids: &[u32]| -> Result<String> {
+        Ok(ids.iter().filter(|&&id| id != 47).map(|id| format!("{id};")).collect())
+    };
+    let free = sample(&model, &Stops::at(&[]), &batch, &SAMPLING).unwrap();
+    assert!(free.iter().all(|r| r.stop == Stop::Length && r.tokens.len() == 20));
+    // Two neighbours of a response as a text, and single tokens.
+    let pair = format!("{};{};", free[5].tokens[6], free[5].tokens[7]);
+    let texts = [pair, "unseen".to_string()];
+    let stops = Stops { ids: &[3, 11], texts: &texts, decode: &decode };
+    let mut seen = BTreeSet::new();
+    for (free, ended) in free.iter().zip(sample(&model, &stops, &batch, &SAMPLING).unwrap()) {
+        let end = (0..20).find_map(|t| {
+            let text = decode(&free.tokens[..=t]).unwrap();
+            if [3, 11].contains(&free.tokens[t]) {
+                Some((t, Stop::End))
+            } else {
+                texts.iter().any(|stop| text.contains(stop.as_str())).then_some((t, Stop::Text))
+            }
+        });
+        let (last, stop) = end.unwrap_or((19, Stop::Length));
+        assert_eq!((&ended.tokens[..], ended.stop), (&free.tokens[..=last], stop));
+        seen.insert(format!("{stop:?}"));
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let empty = Stops { texts: &[String::new()], ..stops };
+    assert!(sample(&model, &empty, &batch, &SAMPLING).is_err());
+}
+
+#[test]
+fn cuts_that_make_no_sense_are_refused() {
+    let model = reference_model();
+    for (bad, name) in [
+        (Sampling { temperature: -1.0, ..SAMPLING }, "temperature"),
+        (Sampling { top_p: 0.0, ..SAMPLING }, "top_p"),
+        (Sampling { min_p: 1.5, ..SAMPLING }, "min_p"),
+    ] {
+        let error = sample(&model, &Stops::at(&[3]), &requests(&[3], 1), &bad).unwrap_err();
+        assert!(matches!(error, Error::Usage(m) if m.starts_with(name)));
+    }
+}
+
+#[test]
+fn bf16_weights_sample_from_nearly_the_same_model() {
+    let (model, requests) = (reference_model(), requests(&[3, 9, 9, 6], 4));
+    let half = model.in_bf16().unwrap();
+    let responses = sample(&half, &Stops::at(&[3]), &requests, &SAMPLING).unwrap();
+    for (request, response) in requests.iter().zip(&responses) {
+        let logits = full_logits(&model, request, response);
+        let tokens: Vec<i64> = response.tokens.iter().map(|&id| i64::from(id)).collect();
+        let expected = token_logprobs(&logits, &Tensor::from_slice(&tokens), 0.8).unwrap();
+        let far = (expected - Tensor::from_slice(&response.logprobs)).abs().max();
+        assert!(far.double_value(&[]) < 0.1, "{far:?}");
+    }
+}
