@@ -1,4 +1,4 @@
-//! Tokens per second of sampling and training on one thread, for a model of the quickstart's size.
+//! Tokens per second of sampling and training on one thread, for a model of the quickstart's shape.
 //! `cargo bench --bench model`
 
 use std::time::Instant;
@@ -13,12 +13,7 @@ const VOCABULARY: i64 = 264;
 
 fn main() -> triad::Result<()> {
     set_threads(1);
-    let config = serde_json::json!({
-        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
-        "max_position_embeddings": 512, "tie_word_embeddings": true,
-    });
-    let config = ModelConfig::from_json(config.to_string().as_bytes())?;
+    let config = ModelConfig::from_json(include_bytes!("../models/seedling/config.json"))?;
     let weights = init_weights(&config, 1, 0.02)?;
     let model = Transformer::load(&config, &weights, Device::Cpu, true)?;
     println!("parameters: {}", weights.values().map(|tensor| tensor.len()).sum::<usize>());

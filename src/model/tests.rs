@@ -1,6 +1,5 @@
 //! Numerics against the reference libraries; `tests/fixtures/model/make.py` remakes the fixtures.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};

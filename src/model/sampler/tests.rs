@@ -180,7 +180,7 @@ fn the_cache_stays_within_its_budget() {
     let model = reference_model();
     let requests = requests(&[3, 9, 1, 6, 9, 14, 30, 30, 2], 3);
     let mut rows = BTreeSet::new();
-    for cache_bytes in (30_000..300_000).step_by(7_000) {
+    for cache_bytes in (30_000..600_000).step_by(13_000) {
         let sampling = Sampling { cache_bytes, ..SAMPLING };
         let _guard = tch::no_grad_guard();
         let Ok(mut batch) = Batch::new(&model, &requests, &sampling) else { continue };
@@ -321,7 +321,8 @@ fn bf16_weights_sample_from_nearly_the_same_model() {
         let logits = full_logits(&model, request, response);
         let tokens: Vec<i64> = response.tokens.iter().map(|&id| i64::from(id)).collect();
         let expected = token_logprobs(&logits, &Tensor::from_slice(&tokens), 0.8).unwrap();
-        let far = (expected - Tensor::from_slice(&response.logprobs)).abs().max();
-        assert!(far.double_value(&[]) < 0.1, "{far:?}");
+        let far = (expected - Tensor::from_slice(&response.logprobs)).abs();
+        let (most, mean) = (far.max().double_value(&[]), far.mean(None).double_value(&[]));
+        assert!(most < 0.4 && mean < 0.1, "{most} {mean}");
     }
 }
