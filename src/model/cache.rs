@@ -185,6 +185,7 @@ impl Cache {
     /// Prompts are padded on the left.
     fn run_prompts(&self, model: &Transformer, prompts: &[&[u32]]) -> Result<Vec<Prompt>> {
         let (device, width) = (model.device(), self.shape.width);
+        let attends = if self.size.kernel { Kind::Float } else { self.size.kind };
         let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let (unique, length) = (prompts.len() as i64, longest as i64);
         let mut ids = Vec::with_capacity(prompts.len() * longest);
@@ -201,7 +202,7 @@ impl Cache {
             let visible = positions.f_ge(0)?.f_view([unique, 1, 1, length])?;
             let causal = slots.f_unsqueeze(1)?.f_ge_tensor(&slots.f_unsqueeze(0)?)?; // (T, T)
             let hidden = visible.f_logical_and(&causal)?.f_logical_not()?; // (U, 1, T, T)
-            let mask = hidden.f_to_kind(Kind::Float)?.f_mul_scalar(MASKED)?;
+            let mask = hidden.f_to_kind(attends)?.f_mul_scalar(MASKED)?;
             let positions = positions.f_clamp_min(0)?.f_view(-1)?;
             let pick = |table: &Tensor| -> Result<Tensor> {
                 let table = table.f_index_select(0, &positions)?;
@@ -228,11 +229,13 @@ impl Cache {
                 };
                 layers.push([own(k)?, own(v)?]);
             }
-            let (q, k, v) = (q.f_transpose(1, 2)?, k.f_transpose(1, 2)?, v.f_transpose(1, 2)?);
+            // (B, H, T, D). libtorch's fast kernels for a GPU want the type of the weights.
+            let [q, k, v] = [q, k, v].map(|part| part.f_transpose(1, 2)?.f_to_kind(attends));
             let (mask, causal) = (mask.as_ref(), mask.is_none());
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, mask, 0.0, causal, None, true)?
-                .f_transpose(1, 2)
-                .map_err(Error::from)
+            let attended = Tensor::f_scaled_dot_product_attention(
+                &q?, &k?, &v?, mask, 0.0, causal, None, true,
+            )?;
+            Ok(attended.f_to_kind(Kind::Float)?.f_transpose(1, 2)?)
         })?;
         let last = hidden.f_select(1, length - 1)?.f_contiguous()?; // (U, C)
         let prompts = (0..).zip(prompts).zip(layers).map(|((u, prompt), layers)| {

@@ -103,7 +103,10 @@ fn multiply(x: &Tensor, weight: &Tensor, addend: Option<&Tensor>) -> Result<Tens
         inner: inner as usize,
         columns: columns as usize,
     };
-    if width != inner || ![0, columns, rows * columns].contains(&(addend.len() as i64)) {
+    if width != inner
+        || inner % 32 != 0
+        || ![0, columns, rows * columns].contains(&(addend.len() as i64))
+    {
         return Err(Error::defect(format!(
             "product of {:?} and {:?} plus {} numbers does not fit",
             x.size(),

@@ -197,7 +197,8 @@ impl<'a> Batch<'a> {
     fn admit(&mut self) -> Result<Vec<Rc<Prompt>>> {
         // A prompt alone keeps the machine less busy than several: wait for room for some.
         let free = self.cache.free_rows();
-        if self.waiting.is_empty() || !self.rows.is_empty() && free * 8 < free + self.rows.len() {
+        let few = free * 8 < free + self.rows.len();
+        if self.waiting.is_empty() || few && !self.rows.is_empty() {
             return Ok(vec![]);
         }
         let requests = self.requests;
@@ -221,6 +222,9 @@ impl<'a> Batch<'a> {
             }
             chosen.push(next);
             self.waiting.pop_front();
+        }
+        if chosen.is_empty() && self.rows.is_empty() {
+            return Err(Error::defect("no request fits the cache that was sized for them"));
         }
         let mut ready = self.cache.prefill(self.model, &prompts)?.into_iter();
         let mut entered = Vec::with_capacity(chosen.len());
