@@ -37,7 +37,10 @@ pub(super) struct Cache {
 }
 
 struct Row {
-    prompt: Rc<Prompt>,
+    /// Tokens of its prompt.
+    length: usize,
+    /// For the kernel.
+    prompt: Option<Rc<Prompt>>,
     /// Tokens after the prompt that the cache holds.
     used: usize,
 }
@@ -257,7 +260,8 @@ impl Cache {
                 }
             }
         }
-        self.rows.push(Row { prompt: prompt.clone(), used: 0 });
+        let shared = self.size.kernel.then(|| prompt.clone());
+        self.rows.push(Row { length: prompt.length, prompt: shared, used: 0 });
         Ok(())
     }
 
@@ -278,7 +282,7 @@ impl Cache {
 
     /// Slots in use of a row.
     fn held(&self, row: &Row) -> usize {
-        row.used + if self.size.kernel { 0 } else { row.prompt.length }
+        row.used + if self.size.kernel { 0 } else { row.length }
     }
 
     /// Appends one token to each row, `ids` (R) -> final hidden states (R, C).
@@ -286,7 +290,7 @@ impl Cache {
         let device = model.device();
         let places: Vec<i64> = self.rows.iter().map(|row| self.held(row) as i64).collect();
         let positions: Vec<i64> =
-            self.rows.iter().map(|row| (row.prompt.length + row.used) as i64).collect();
+            self.rows.iter().map(|row| (row.length + row.used) as i64).collect();
         let most = places.iter().max().map_or(0, |&place| place + 1);
         if ids.len() != self.rows.len() || most > self.size.capacity as i64 {
             return Err(Error::defect(format!(
@@ -376,8 +380,10 @@ impl Cache {
             used: row.used,
         });
         let prompts = self.rows.iter().map(|row| {
-            let [keys, values] = &row.prompt.layers[layer];
-            let (keys, values, length) = (slice(keys)?, slice(values)?, row.prompt.length);
+            let prompt =
+                row.prompt.as_ref().ok_or_else(|| Error::defect("a row lacks its prompt"))?;
+            let [keys, values] = &prompt.layers[layer];
+            let (keys, values, length) = (slice(keys)?, slice(values)?, row.length);
             Ok(Slots { keys, values, capacity: length, used: length })
         });
         let q = q.f_mul_scalar(1.0 / (width as f64).sqrt())?.f_contiguous()?;
