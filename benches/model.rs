@@ -1,4 +1,4 @@
-//! Tokens per second of sampling and training on one thread, for a model of the quickstart's size.
+//! Tokens per second of sampling and training on one thread, for a model of the quickstart's shape.
 //! `cargo bench --bench model`
 
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 use triad::checkpoint::{ModelConfig, init_weights};
 use triad::model::{
-    AdamW, AdamWSettings, Precision, SampleRequest, Sampling, Transformer, loss, sample,
+    AdamW, AdamWSettings, Precision, SampleRequest, Sampling, Stops, Transformer, loss, sample,
     set_threads,
 };
 
@@ -14,13 +14,7 @@ const VOCABULARY: i64 = 264;
 
 fn main() -> triad::Result<()> {
     set_threads(1);
-    let config = serde_json::json!({
-        "model_type": "qwen2",
-        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
-        "max_position_embeddings": 512, "tie_word_embeddings": true,
-    });
-    let config = ModelConfig::from_json(config.to_string().as_bytes())?;
+    let config = ModelConfig::from_json(include_bytes!("../models/seedling/config.json"))?;
     let weights = init_weights(&config, 1, 0.02)?;
     let model = Transformer::load(&config, &weights, Device::Cpu, Precision::F32, true)?;
     println!("parameters: {}", weights.values().map(|tensor| tensor.len()).sum::<usize>());
@@ -38,9 +32,9 @@ fn sampling(model: &Transformer, rows: u32, spread: u32) -> triad::Result<()> {
         sample: row % 8,
     };
     let requests: Vec<SampleRequest> = (0..rows).map(request).collect();
-    let sampling = Sampling { temperature: 1.0, max_new_tokens: 80, seed: 1, top_p: 1.0 };
+    let sampling = Sampling { max_new_tokens: 80, seed: 1, ..Sampling::default() };
     let start = Instant::now();
-    let responses = sample(model, u32::MAX, &requests, &sampling)?;
+    let responses = sample(model, &Stops::at(&[]), &requests, &sampling)?;
     let tokens: usize = responses.iter().map(|response| response.tokens.len()).sum();
     let rate = tokens as f64 / start.elapsed().as_secs_f64();
     println!("sampling, {rows} rows, {spread} prompt lengths: {rate:.0} tokens/s");

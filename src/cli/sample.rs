@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Globals, name, output, run};
 use crate::checkpoint::Checkpoint;
-use crate::model::{Precision, SampleRequest, Sampling, Transformer, device, sample};
+use crate::model::{Precision, SampleRequest, Sampling, Stops, Transformer, device, sample};
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -79,13 +79,13 @@ impl Sample {
             temperature: self.temperature,
             max_new_tokens: self.max_new_tokens,
             seed: self.seed,
-            top_p: 1.0,
+            ..Sampling::default()
         };
-        let tokenizer = &checkpoint.tokenizer;
+        let (tokenizer, stops) = (&checkpoint.tokenizer, checkpoint.stop_ids()?);
         let respond = |prompt: &str| {
             let request =
                 SampleRequest { prompt: tokenizer.encode_prompt(prompt)?, item: 0, sample: 0 };
-            let sampled = sample(&model, tokenizer.eos(), &[request], &sampling)?;
+            let sampled = sample(&model, &Stops::at(&stops), &[request], &sampling)?;
             for one in sampled {
                 output::line(tokenizer.decode(&one.tokens)?)?;
                 tracing::debug!(tokens = one.tokens.len(), stop = ?one.stop, "sampled");

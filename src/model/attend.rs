@@ -7,42 +7,41 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use super::product::Number;
+use super::threads::{Parts, share};
 use crate::{Error, Result};
+#[cfg(target_arch = "x86_64")]
+use avx2::Lanes;
 
-/// N = rows * KV independent problems of G queries each, over two stretches of slots: the prompt's,
-/// shared by the rows of one owner, and the row's own.
-#[derive(Clone, Copy)]
-pub(super) struct Attention<'a> {
-    /// Scaled by 1/sqrt(D), (N, G, D).
+/// R rows of KV independent problems, each of G queries over two stretches of slots: the prompt's,
+/// which several rows may share, and the row's own.
+pub(super) struct Attention<'a, T> {
+    /// Scaled by 1/sqrt(D), (R * KV, G, D).
     pub queries: &'a [f32],
-    /// Of U prompts, (U * KV, P, D).
-    pub prompt: Slots<'a>,
-    /// Of the rows, (N, capacity, D).
-    pub own: Slots<'a>,
-    /// The prompt of each row.
-    pub owners: &'a [usize],
-    /// First visible slot of each prompt, (U).
-    pub starts: &'a [usize],
+    /// Of each row.
+    pub prompts: Vec<Slots<'a, T>>,
+    /// Of each row.
+    pub own: Vec<Slots<'a, T>>,
     /// KV
     pub kv_heads: usize,
     /// D
     pub width: usize,
 }
 
-/// A stretch of the cache.
+/// A stretch of the cache: keys and values, (KV, capacity, D) each, the first `used` in use.
 #[derive(Clone, Copy)]
-pub(super) struct Slots<'a> {
-    pub keys: &'a [f32],
-    pub values: &'a [f32],
+pub(super) struct Slots<'a, T> {
+    pub keys: &'a [T],
+    pub values: &'a [T],
     pub capacity: usize,
     pub used: usize,
 }
 
-impl Slots<'_> {
-    fn fits(&self, count: usize, width: usize) -> bool {
+impl<T> Slots<'_, T> {
+    fn fits(&self, kv_heads: usize, width: usize) -> bool {
         self.used > 0
             && self.used <= self.capacity
-            && self.keys.len() == count * self.capacity * width
+            && self.keys.len() == kv_heads * self.capacity * width
             && self.values.len() == self.keys.len()
     }
 }
@@ -57,49 +56,68 @@ pub(super) fn supports(width: usize) -> bool {
     return false;
 }
 
-/// softmax(queries * keys^T) * values -> `out` (N, G, D). The result of one problem does not depend
-/// on the others, nor on `threads`.
-pub(super) fn attend(problem: &Attention, out: &mut [f32], threads: usize) -> Result<()> {
-    let Attention { queries, prompt, own, owners, starts, kv_heads, width } = *problem;
-    let count = owners.len() * kv_heads;
-    if !supports(width)
+/// softmax(queries * keys^T) * values -> `out` (R * KV, G, D). The result of one problem does not
+/// depend on the others, nor on `threads`.
+pub(super) fn attend<T: Stored>(
+    problem: &Attention<T>,
+    out: &mut [f32],
+    threads: usize,
+) -> Result<()> {
+    let Attention { queries, prompts, own, kv_heads, width } = problem;
+    let count = own.len() * kv_heads;
+    if !supports(*width)
         || count == 0
-        || !prompt.fits(starts.len() * kv_heads, width)
-        || !own.fits(count, width)
-        || owners.iter().any(|&owner| owner >= starts.len())
-        || starts.iter().any(|&start| start >= prompt.used)
+        || prompts.len() != own.len()
+        || !prompts.iter().chain(own).all(|slots| slots.fits(*kv_heads, *width))
         || queries.len() != out.len()
         || !out.len().is_multiple_of(count * width)
     {
         return Err(Error::defect(format!(
-            "attention of {} numbers over a cache of {} and {} numbers does not fit",
+            "attention of {} numbers of {} rows does not fit the cache",
             queries.len(),
-            prompt.keys.len(),
-            own.keys.len()
+            own.len()
         )));
     }
     let size = out.len() / count; // G * D
-    let share = count.div_ceil(threads.max(1));
-    let run = |first: usize, out: &mut [f32]| {
+    let tasks = if threads <= 1 { 1 } else { count.min(4 * threads) };
+    let part = count.div_ceil(tasks);
+    let out = Parts::new(out);
+    share(count.div_ceil(part), threads, |task| {
+        let first = task * part;
+        let many = part.min(count - first);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `supports` found the machine's features; the sizes fit, see above.
+        // SAFETY: tasks do not overlap; `supports` found the machine's features; sizes fit.
         unsafe {
-            avx2::attend_from(problem, first, size, out)
+            avx2::attend_from(problem, first, size, out.part(first * size, many * size))
         };
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (first, out);
-    };
-    if share >= count {
-        run(0, out);
-        return Ok(());
-    }
-    std::thread::scope(|scope| {
-        for (index, out) in out.chunks_mut(share * size).enumerate() {
-            let run = &run;
-            scope.spawn(move || run(index * share, out));
-        }
+        let _ = (many, &out);
     });
     Ok(())
+}
+
+/// What a cache holds.
+#[cfg(target_arch = "x86_64")]
+pub(super) trait Stored: Number + Lanes + Send + Sync {
+    fn round(value: f32) -> Self;
+}
+
+/// What a cache holds.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) trait Stored: Number + Send + Sync {
+    fn round(value: f32) -> Self;
+}
+
+impl Stored for f32 {
+    fn round(value: f32) -> Self {
+        value
+    }
+}
+
+impl Stored for half::bf16 {
+    fn round(value: f32) -> Self {
+        half::bf16::from_f32(value)
+    }
 }
 
 #[cfg(test)]
@@ -107,24 +125,29 @@ mod tests {
     use super::*;
     use crate::entropy::Stream;
 
-    #[test]
-    fn it_is_softmax_attention_at_every_width() {
+    fn check<T: Stored + Into<f64>>() {
         let mut stream = Stream::new(1, "attention", 0);
         for width in (1..200).filter(|&width| supports(width)) {
             let (kv_heads, group, capacity) = (2, 3, 21);
-            let (owners, starts) = ([0, 0, 1, 2, 2], [0, 3, 11]);
+            let (owners, lengths, used) = ([0, 0, 1, 2, 2], [12, 9, 1], [17, 3, 1, 21, 8]);
             let mut draw =
                 |n: usize| -> Vec<f32> { (0..n).map(|_| stream.normal() as f32).collect() };
-            let rows = owners.len() * kv_heads;
-            let queries = draw(rows * group * width);
-            let prompt = [(); 2].map(|()| draw(starts.len() * kv_heads * 12 * width));
-            let own = [(); 2].map(|()| draw(rows * capacity * width));
+            let queries = draw(owners.len() * kv_heads * group * width);
+            let mut stored = |slots: usize| -> [Vec<T>; 2] {
+                [(); 2].map(|()| draw(kv_heads * slots * width).into_iter().map(T::round).collect())
+            };
+            let prompts = lengths.map(&mut stored);
+            let own = owners.map(|_| stored(capacity));
+            fn slots<T>(kv: &[Vec<T>; 2], capacity: usize, used: usize) -> Slots<'_, T> {
+                Slots { keys: &kv[0], values: &kv[1], capacity, used }
+            }
             let problem = Attention {
                 queries: &queries,
-                prompt: Slots { keys: &prompt[0], values: &prompt[1], capacity: 12, used: 12 },
-                own: Slots { keys: &own[0], values: &own[1], capacity, used: 17 },
-                owners: &owners,
-                starts: &starts,
+                prompts: owners
+                    .iter()
+                    .map(|&o| slots(&prompts[o], lengths[o], lengths[o]))
+                    .collect(),
+                own: own.iter().zip(used).map(|(kv, used)| slots(kv, capacity, used)).collect(),
                 kv_heads,
                 width,
             };
@@ -136,21 +159,26 @@ mod tests {
 
             for (index, query) in queries.chunks(width).enumerate() {
                 let n = index / group;
-                let owner = owners[n / kv_heads];
-                let at = |i: usize| -> Vec<(usize, &[f32])> {
-                    let slab = owner * kv_heads + n % kv_heads;
-                    let shared = (starts[owner]..12).map(|t| (slab * 12 + t, &prompt[i][..]));
-                    shared.chain((0..17).map(|t| (n * capacity + t, &own[i][..]))).collect()
+                let (row, head) = (n / kv_heads, n % kv_heads);
+                let stretches = [problem.prompts[row], problem.own[row]];
+                let rows = |values: bool| -> Vec<Vec<f64>> {
+                    let of = |slots: &Slots<T>, t: usize| -> Vec<f64> {
+                        let all = if values { slots.values } else { slots.keys };
+                        all[(head * slots.capacity + t) * width..][..width]
+                            .iter()
+                            .map(|&v| v.into())
+                            .collect()
+                    };
+                    stretches.iter().flat_map(|s| (0..s.used).map(move |t| of(s, t))).collect()
                 };
-                let row = |(slot, numbers): (usize, &[f32])| -> Vec<f64> {
-                    numbers[slot * width..][..width].iter().map(|&v| f64::from(v)).collect()
-                };
-                let score = |key: Vec<f64>| -> f64 {
-                    key.iter().zip(query).map(|(k, &q)| k * f64::from(q)).sum::<f64>().exp()
-                };
-                let weights: Vec<f64> = at(0).into_iter().map(|slot| score(row(slot))).collect();
+                let weights: Vec<f64> = rows(false)
+                    .iter()
+                    .map(|key| {
+                        key.iter().zip(query).map(|(k, &q)| k * f64::from(q)).sum::<f64>().exp()
+                    })
+                    .collect();
                 let sum: f64 = weights.iter().sum();
-                let values: Vec<Vec<f64>> = at(1).into_iter().map(row).collect();
+                let values = rows(true);
                 for d in 0..width {
                     let expected: f64 =
                         weights.iter().zip(&values).map(|(w, value)| w / sum * value[d]).sum();
@@ -162,20 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn it_is_softmax_attention_at_every_width() {
+        check::<f32>();
+        check::<half::bf16>();
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         let slots = Slots { keys: &[0.0; 16], values: &[0.0; 16], capacity: 2, used: 2 };
-        let problem = Attention {
-            queries: &[0.0; 8],
-            prompt: slots,
-            own: slots,
-            owners: &[0],
-            starts: &[2],
-            kv_heads: 1,
-            width: 8,
+        let ask = |prompt: Slots<f32>, rows: usize| {
+            let problem = Attention {
+                queries: &[0.0; 8],
+                prompts: vec![prompt; rows],
+                own: vec![slots],
+                kv_heads: 1,
+                width: 8,
+            };
+            attend(&problem, &mut [0.0; 8], 1)
         };
-        assert!(attend(&problem, &mut [0.0; 8], 1).is_err());
-        assert!(
-            attend(&Attention { starts: &[0], owners: &[1], ..problem }, &mut [0.0; 8], 1).is_err()
-        );
+        assert!(ask(Slots { used: 3, ..slots }, 1).is_err());
+        assert!(ask(slots, 2).is_err());
     }
 }

@@ -6,18 +6,21 @@ mod adamw;
 mod attend;
 mod cache;
 mod device;
+mod draw;
 pub mod loss;
 mod packed;
 mod parameters;
+mod product;
 mod sampler;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod transformer;
 
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use device::{device, set_threads};
 pub use packed::{Packed, Tape};
-pub use sampler::{SampleRequest, Sampled, Sampling, Stop, sample};
+pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
 pub use transformer::{Precision, Transformer};
 
 use crate::Error;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use super::product::Product;
 use super::transformer::{Transformer, causal_attention, rotary_table};
 use crate::{Error, Result};
 
@@ -119,8 +120,7 @@ impl Transformer {
         sin: &Tensor,
     ) -> Result<Tensor> {
         let sizes = [1, x.size()[0]];
-        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| batch.attend(q, k, v);
-        self.block(&self.blocks[layer], x, sizes, cos, sin, attend)
+        self.block(layer, x, sizes, [cos, sin], Product::Torch, |q, k, v| batch.attend(q, k, v))
     }
 
     /// Goes through the head with some rows of `hidden` (N, C) at a time: `loss` gets the numbers of

@@ -1,20 +1,83 @@
-//! Sampling from a transformer: one batch, a preallocated key-value cache, draws named by request.
+//! Sampling from a transformer: rows enter and leave a batch whose cache fits a memory budget, and
+//! draws are named by request.
 
-use tch::{Kind, Tensor};
+#[cfg(test)]
+mod tests;
 
-use super::cache::Cache;
-use super::transformer::{Transformer, to_host};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use tch::Tensor;
+
+use super::cache::{Cache, Prompt, Size};
+use super::draw::draw;
+use super::transformer::Transformer;
 use crate::entropy::Stream;
 use crate::{Error, Result};
 
+/// Bound of the memory for the logits of rows that are drawn together, in numbers.
+const LOGITS: usize = 1 << 23;
+
+/// How tokens are drawn. The cuts apply after the temperature, in the order top-k, top-p, min-p.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// 0: greedy.
     pub temperature: f64,
     pub max_new_tokens: usize,
     pub seed: u64,
+    /// Draw from so many of the likeliest tokens. 0: from all.
+    pub top_k: usize,
     /// Draw from the fewest tokens that hold this much probability. 1: from all.
     pub top_p: f64,
+    /// Draw from tokens that have this share of the likeliest one's probability. 0: from all.
+    pub min_p: f64,
+    /// Most memory for keys and values, in bytes. Requests wait until theirs fit.
+    pub cache_bytes: usize,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            max_new_tokens: 256,
+            seed: 0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            cache_bytes: 2 << 30,
+        }
+    }
+}
+
+impl Sampling {
+    /// Whether some tokens cannot be drawn.
+    pub(super) fn cuts(&self) -> bool {
+        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
+    }
+}
+
+/// What ends a response.
+#[derive(Clone, Copy)]
+pub struct Stops<'a> {
+    pub ids: &'a [u32],
+    /// Texts, with the tokenizer's way from tokens to text.
+    pub texts: &'a [String],
+    pub decode: &'a dyn Fn(&[u32]) -> Result<String>,
+}
+
+impl<'a> Stops<'a> {
+    pub fn at(ids: &'a [u32]) -> Self {
+        Self { ids, texts: &[], decode: &|_| Ok(String::new()) }
+    }
+
+    /// Whether the last of `tokens` completes a stop text. Only so many of the last tokens are
+    /// decoded as the longest text has bytes, and a few for a character that they cut: a token adds
+    /// at least a byte, unless it is a control token, which decoding leaves out.
+    fn end_of_text(&self, tokens: &[u32]) -> Result<bool> {
+        let Some(longest) = self.texts.iter().map(String::len).max() else { return Ok(false) };
+        let text = (self.decode)(&tokens[tokens.len().saturating_sub(longest + 8)..])?;
+        Ok(self.texts.iter().any(|stop| text.contains(stop.as_str())))
+    }
 }
 
 /// One response to draw. `item` and `sample` name its randomness: the draws do not depend on what
@@ -29,8 +92,10 @@ pub struct SampleRequest {
 /// Why a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The model ended it.
+    /// The model ended it, by one of the stop ids.
     End,
+    /// It holds a stop text.
+    Text,
     /// It reached `max_new_tokens`, or the model's last position.
     Length,
 }
@@ -38,29 +103,60 @@ pub enum Stop {
 /// A drawn response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
-    /// With the end-of-text token, if it was drawn.
+    /// With the stop id, or the token that completed a stop text.
     pub tokens: Vec<u32>,
-    /// Of each token under softmax(logits / temperature), before the cut of `top_p`, so that they
+    /// Of each token under the model: softmax(logits / temperature), before the cuts, so that they
     /// compare with the trainer's. Greedy: at temperature 1.
     pub logprobs: Vec<f32>,
+    /// Of each token under the distribution it was drawn from, after the cuts. Greedy: 0.
+    pub draw_logprobs: Vec<f32>,
     pub stop: Stop,
 }
 
-/// Draws a response to each request; the slice is one batch. Consecutive requests with the same
-/// prompt share its computation. Equal slices give bitwise equal responses on the CPU.
+const EMPTY: Sampled =
+    Sampled { tokens: vec![], logprobs: vec![], draw_logprobs: vec![], stop: Stop::Length };
+
+/// Draws a response to each request, in the order of the requests. Consecutive requests with the
+/// same prompt share its computation. Equal slices give bitwise equal responses on the CPU.
 pub fn sample(
     model: &Transformer,
-    eos: u32,
+    stops: &Stops,
     requests: &[SampleRequest],
     sampling: &Sampling,
 ) -> Result<Vec<Sampled>> {
-    check(model, requests, sampling)?;
+    check(model, stops, requests, sampling)?;
+    let mut responses = vec![EMPTY; requests.len()];
     if requests.is_empty() || sampling.max_new_tokens == 0 {
-        let empty = |_| Sampled { tokens: vec![], logprobs: vec![], stop: Stop::Length };
-        return Ok(requests.iter().map(empty).collect());
+        return Ok(responses);
     }
     let _guard = tch::no_grad_guard();
-    run(model, eos, requests, sampling)
+    let mut batch = Batch::new(model, requests, sampling)?;
+    let mut ids = Vec::new();
+    loop {
+        let mut hidden = Vec::new(); // (R, C) in parts
+        if !ids.is_empty() {
+            hidden.push(batch.cache.step(model, &ids)?);
+        }
+        hidden.extend(batch.admit()?.iter().map(|prompt| prompt.last.shallow_clone()));
+        if hidden.is_empty() {
+            return Ok(responses);
+        }
+        ids = batch.draw(&Tensor::f_cat(&hidden, 0)?, stops, &mut responses)?;
+    }
+}
+
+/// Requests on their way.
+struct Batch<'a> {
+    model: &'a Transformer,
+    requests: &'a [SampleRequest],
+    sampling: &'a Sampling,
+    cache: Cache,
+    /// Those that wait, longest prompt first.
+    waiting: VecDeque<usize>,
+    /// The prompt of the last request that entered.
+    latest: Option<(usize, Rc<Prompt>)>,
+    /// The rows of the cache.
+    rows: Vec<Row>,
 }
 
 /// A row of the batch.
@@ -70,113 +166,134 @@ struct Row {
     stream: Stream,
     /// Most tokens it may have.
     limit: usize,
-    done: bool,
 }
 
-fn run(
-    model: &Transformer,
-    eos: u32,
-    requests: &[SampleRequest],
-    sampling: &Sampling,
-) -> Result<Vec<Sampled>> {
-    let positions = model.config.max_position_embeddings;
-    let mut rows: Vec<Row> = requests
-        .iter()
-        .enumerate()
-        .map(|(index, request)| Row {
-            request: index,
-            stream: stream(sampling.seed, request),
-            limit: sampling.max_new_tokens.min(positions - request.prompt.len()),
-            done: false,
-        })
-        .collect();
-    let longest = rows.iter().map(|row| row.limit).max().unwrap_or(0);
-    let mut responses: Vec<Sampled> = rows
-        .iter()
-        .map(|row| Sampled {
-            tokens: Vec::with_capacity(row.limit.min(1024)),
-            logprobs: Vec::with_capacity(row.limit.min(1024)),
-            stop: Stop::Length,
-        })
-        .collect();
-
-    let (mut cache, mut hidden) = Cache::prefill(model, requests, longest)?; // hidden: (R, C)
-    loop {
-        let logits = model.logits(&hidden)?; // (R, V)
-        let (mut ids, logprobs) = draw(&logits, &mut rows, sampling)?; // (R), (R)
-        let drawn = Vec::<i64>::try_from(&ids).map_err(Error::from)?;
-        for ((row, id), logprob) in rows.iter_mut().zip(drawn).zip(to_host(&logprobs)?) {
-            if row.done {
-                continue;
-            }
-            if !logprob.is_finite() {
-                return Err(Error::data(
-                    "the model's logits are not finite: its weights hold NaN or infinity",
-                ));
-            }
-            let response = &mut responses[row.request];
-            response.tokens.push(id as u32);
-            response.logprobs.push(logprob);
-            if id as u32 == eos {
-                response.stop = Stop::End;
-                row.done = true;
-            } else if response.tokens.len() >= row.limit {
-                row.done = true;
-            }
-        }
-        let done = rows.iter().filter(|row| row.done).count();
-        if done == rows.len() {
-            return Ok(responses);
-        }
-        // Compacting copies the cache: worth it once a quarter of the rows is idle.
-        if done * 4 >= rows.len() {
-            let live: Vec<i64> =
-                (0..rows.len()).filter(|&r| !rows[r].done).map(|r| r as i64).collect();
-            let live = Tensor::f_from_slice(&live)?.f_to_device(model.device())?;
-            cache.select(&live)?;
-            ids = ids.f_index_select(0, &live)?;
-            rows.retain(|row| !row.done);
-        }
-        hidden = cache.step(model, &ids)?;
+impl<'a> Batch<'a> {
+    fn new(
+        model: &'a Transformer,
+        requests: &'a [SampleRequest],
+        sampling: &'a Sampling,
+    ) -> Result<Self> {
+        let mut waiting: Vec<usize> = (0..requests.len()).collect();
+        waiting.sort_by_key(|&r| std::cmp::Reverse(requests[r].prompt.len()));
+        let shares =
+            |i: usize| i > 0 && requests[waiting[i]].prompt == requests[waiting[i - 1]].prompt;
+        let lengths: Vec<(usize, bool)> = waiting
+            .iter()
+            .enumerate()
+            .map(|(i, &r)| (requests[r].prompt.len(), shares(i)))
+            .collect();
+        let last = model.config.max_position_embeddings;
+        let limits = lengths.iter().map(|&(length, _)| sampling.max_new_tokens.min(last - length));
+        let limit = limits.max().unwrap_or(0);
+        let size = Size::new(model, &lengths, limit, sampling.cache_bytes)?;
+        let longest = lengths.first().map_or(0, |&(length, _)| length);
+        let cache = Cache::new(model, size, (longest + limit).min(last))?;
+        let waiting = waiting.into();
+        Ok(Self { model, requests, sampling, cache, waiting, latest: None, rows: vec![] })
     }
-}
 
-/// Draws one token for each row of `logits` (R, V) -> ids (R), i64, and log-probabilities (R).
-fn draw(logits: &Tensor, rows: &mut [Row], sampling: &Sampling) -> Result<(Tensor, Tensor)> {
-    if sampling.temperature == 0.0 {
-        let logp = logits.f_log_softmax(-1, None)?;
-        let (best, ids) = logp.f_max_dim(-1, false)?;
-        return Ok((ids, best));
+    /// Lets requests enter that fit. Gives the prompt of each new row.
+    fn admit(&mut self) -> Result<Vec<Rc<Prompt>>> {
+        // A prompt alone keeps the machine less busy than several: wait for room for some.
+        let free = self.cache.free_rows();
+        let few = free * 8 < free + self.rows.len();
+        if self.waiting.is_empty() || few && !self.rows.is_empty() {
+            return Ok(vec![]);
+        }
+        let requests = self.requests;
+        let same = |a: usize, b: usize| requests[a].prompt == requests[b].prompt;
+        // The waiting siblings of the last row have its prompt; nobody else needs it.
+        if !matches!((&self.latest, self.waiting.front()), (Some((l, _)), Some(&w)) if same(*l, w))
+        {
+            self.latest = None;
+        }
+        let mut chosen: Vec<usize> = Vec::new();
+        let mut prompts: Vec<&[u32]> = Vec::new();
+        let mut tokens = 0;
+        while let Some(&next) = self.waiting.front().filter(|_| chosen.len() < free) {
+            let before = chosen.last().copied().or(self.latest.as_ref().map(|(r, _)| *r));
+            if !before.is_some_and(|before| same(before, next)) {
+                tokens += requests[next].prompt.len();
+                if !self.cache.fits(tokens) {
+                    break;
+                }
+                prompts.push(&requests[next].prompt);
+            }
+            chosen.push(next);
+            self.waiting.pop_front();
+        }
+        if chosen.is_empty() && self.rows.is_empty() {
+            return Err(Error::defect("no request fits the cache that was sized for them"));
+        }
+        let mut ready = self.cache.prefill(self.model, &prompts)?.into_iter();
+        let mut entered = Vec::with_capacity(chosen.len());
+        let last = self.model.config.max_position_embeddings;
+        for request in chosen {
+            let prompt = match &self.latest {
+                Some((before, prompt)) if same(*before, request) => prompt.clone(),
+                _ => ready.next().ok_or_else(|| Error::defect("a prompt was not computed"))?,
+            };
+            self.cache.push(&prompt)?;
+            self.rows.push(Row {
+                request,
+                stream: stream(self.sampling.seed, &requests[request]),
+                limit: self.sampling.max_new_tokens.min(last - requests[request].prompt.len()),
+            });
+            self.latest = Some((request, prompt.clone()));
+            entered.push(prompt);
+        }
+        Ok(entered)
     }
-    let logp = if sampling.temperature == 1.0 {
-        logits.f_log_softmax(-1, None)?
-    } else {
-        logits.f_div_scalar(sampling.temperature)?.f_log_softmax(-1, None)?
-    };
-    let uniforms: Vec<f64> =
-        rows.iter_mut().map(|row| if row.done { 0.0 } else { row.stream.uniform() }).collect();
-    let uniforms = Tensor::f_from_slice(&uniforms)?.f_to_device(logits.device())?.f_unsqueeze(1)?; // (R, 1)
-    let ids = if sampling.top_p < 1.0 {
-        let (sorted, order) = logp.f_exp()?.f_sort(-1, true)?;
-        let before = sorted.f_cumsum(-1, Kind::Double)?.f_sub(&sorted)?;
-        let kept = sorted.f_mul(&before.f_lt(sampling.top_p)?.f_to_kind(Kind::Float)?)?;
-        order.f_gather(-1, &invert(&kept, &uniforms)?, false)?
-    } else {
-        invert(&logp.f_exp()?, &uniforms)?
-    };
-    let logprobs = logp.f_gather(-1, &ids, false)?.f_squeeze_dim(-1)?;
-    Ok((ids.f_squeeze_dim(-1)?, logprobs))
-}
 
-/// The inverse of the cumulative distribution of `weights` (R, V), not normalised, at `uniforms`
-/// (R, 1) -> (R, 1): the first index whose cumulative sum is above. Sums in f64: with f32 the last
-/// of 150,000 entries would be rounded away.
-fn invert(weights: &Tensor, uniforms: &Tensor) -> Result<Tensor> {
-    let last = weights.size2()?.1 - 1;
-    let sums = weights.f_cumsum(-1, Kind::Double)?;
-    let targets = uniforms.f_mul(&sums.f_narrow(-1, last, 1)?)?;
-    let found = targets.f_searchsorted(&sums, false, true, "right", None::<&Tensor>)?;
-    Ok(found.f_clamp_max(last)?)
+    /// Draws a token for each row from its final hidden state (R, C). Rows that end leave. Gives
+    /// the tokens of the others.
+    fn draw(
+        &mut self,
+        hidden: &Tensor,
+        stops: &Stops,
+        responses: &mut [Sampled],
+    ) -> Result<Vec<i64>> {
+        let mut ids = Vec::with_capacity(self.rows.len());
+        let mut ended = Vec::new();
+        let together = (LOGITS / self.model.config.vocab_size).max(16);
+        for (part, rows) in self.rows.chunks_mut(together).enumerate() {
+            let hidden = hidden.f_narrow(0, (part * together) as i64, rows.len() as i64)?;
+            let head = self.model.head.as_ref().unwrap_or(&self.model.embedding);
+            let logits = self.cache.product().linear(&hidden, head, None)?; // (R, V)
+            let uniforms: Vec<f64> = rows.iter_mut().map(|row| row.stream.uniform()).collect();
+            let drawn = draw(&logits, &uniforms, self.sampling)?;
+            for (row, drawn) in rows.iter().zip(drawn) {
+                if !drawn.logprob.is_finite() {
+                    return Err(Error::data(
+                        "the model's logits are not finite: its weights hold NaN or infinity",
+                    ));
+                }
+                let response = &mut responses[row.request];
+                response.tokens.push(drawn.id);
+                response.logprobs.push(drawn.logprob);
+                response.draw_logprobs.push(drawn.draw_logprob);
+                let stop = if stops.ids.contains(&drawn.id) {
+                    Some(Stop::End)
+                } else if stops.end_of_text(&response.tokens)? {
+                    Some(Stop::Text)
+                } else {
+                    (response.tokens.len() >= row.limit).then_some(Stop::Length)
+                };
+                if let Some(stop) = stop {
+                    response.stop = stop;
+                    ended.push(ids.len());
+                }
+                ids.push(i64::from(drawn.id));
+            }
+        }
+        for &row in ended.iter().rev() {
+            self.cache.swap_remove(row)?;
+            self.rows.swap_remove(row);
+            ids.swap_remove(row);
+        }
+        Ok(ids)
+    }
 }
 
 /// The stream that a request's tokens are drawn from, one number a token.
@@ -189,12 +306,23 @@ fn stream(seed: u64, request: &SampleRequest) -> Stream {
     Stream::new(seed, "sample", u64::from_le_bytes(index))
 }
 
-fn check(model: &Transformer, requests: &[SampleRequest], sampling: &Sampling) -> Result<()> {
+fn check(
+    model: &Transformer,
+    stops: &Stops,
+    requests: &[SampleRequest],
+    sampling: &Sampling,
+) -> Result<()> {
     if !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
         return Err(Error::usage(format!("temperature {} is below 0", sampling.temperature)));
     }
     if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
         return Err(Error::usage(format!("top_p {} is not in (0, 1]", sampling.top_p)));
+    }
+    if !(0.0..=1.0).contains(&sampling.min_p) {
+        return Err(Error::usage(format!("min_p {} is not in [0, 1]", sampling.min_p)));
+    }
+    if stops.texts.iter().any(String::is_empty) {
+        return Err(Error::usage("a stop text is empty: every response would end at once"));
     }
     let (rows, limit) = (model.config.vocab_size, model.config.max_position_embeddings);
     for SampleRequest { prompt, item, .. } in requests {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::product::Product;
 use crate::checkpoint::ModelConfig;
 use crate::{Error, Result};
 
@@ -73,29 +74,30 @@ impl Transformer {
             )));
         }
         let (cos, sin) = rotary_table(&self.config, length, ids.device())?; // (T, 1, D)
-        self.forward(ids, &cos, &sin, |_, q, k, v| {
+        let x = self.embed(ids)?;
+        self.forward(x, ids.size2()?.into(), [&cos, &sin], Product::Torch, |_, q, k, v| {
             let (q, k, v) = (q.f_transpose(1, 2)?, k.f_transpose(1, 2)?, v.f_transpose(1, 2)?);
             Ok(causal_attention(&q, &k, &v)?.f_transpose(1, 2)?)
         })
     }
 
-    /// The decoder over `ids` (B, T). `cos` and `sin`, f32, broadcast to (B, T, 1, D); `attend` gets the
+    /// The decoder over the embeddings x (B * T, C) of tokens (B, T); their type is that of the
+    /// residual stream. The angles' cosines and sines broadcast to (B, T, 1, D); `attend` gets the
     /// layer, its turned queries (B, T, H, D) and keys and its values (B, T, KV, D), and gives
     /// (B, T, H, D). -> (B, T, C)
     pub(super) fn forward(
         &self,
-        ids: &Tensor,
-        cos: &Tensor,
-        sin: &Tensor,
+        mut x: Tensor,
+        [batch, length]: [i64; 2],
+        [cos, sin]: [&Tensor; 2],
+        product: Product,
         mut attend: impl FnMut(usize, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let (batch, length) = ids.size2()?;
-        let kind = self.embedding.f_kind()?;
-        let (cos, sin) = (&cos.f_to_kind(kind)?, &sin.f_to_kind(kind)?);
-        let mut x = self.embed(ids)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let sizes = [batch, length];
-            x = self.block(block, &x, sizes, cos, sin, |q, k, v| attend(layer, q, k, v))?;
+        let kind = x.f_kind()?;
+        let (cos, sin) = (cos.f_to_kind(kind)?, sin.f_to_kind(kind)?);
+        for layer in 0..self.blocks.len() {
+            let attend = |q: &Tensor, k: &Tensor, v: &Tensor| attend(layer, q, k, v);
+            x = self.block(layer, &x, [batch, length], [&cos, &sin], product, attend)?;
         }
         let hidden = self.config.hidden_size as i64;
         Ok(self.finish(&x)?.f_view([batch, length, hidden])?)
@@ -112,22 +114,23 @@ impl Transformer {
     }
 
     /// One decoder layer. Tokens lie in rows, x (B * T, C), so that each projection is one matrix
-    /// product, and those back into the residual stream add to it in the same operation. `cos` and
-    /// `sin` are of the model's kind; for the rest see [`Transformer::forward`].
+    /// product, and those back into the residual stream add to it in the same operation. The angles
+    /// are of x's type; for the rest see [`Transformer::forward`].
     pub(super) fn block(
         &self,
-        block: &Block,
+        layer: usize,
         x: &Tensor,
         [batch, length]: [i64; 2],
-        cos: &Tensor,
-        sin: &Tensor,
+        [cos, sin]: [&Tensor; 2],
+        product: Product,
         attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        let block = &self.blocks[layer];
         let Shape { heads, kv_heads, width, inner } = Shape::of(&self.config);
         let eps = self.config.rms_norm_eps;
-        let qkv = rms_norm(x, &block.input_norm, eps)?
-            .f_linear(&block.qkv, block.qkv_bias.as_ref())?
-            .f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
+        let normed = rms_norm(x, &block.input_norm, eps)?;
+        let qkv = product.linear(&normed, &block.qkv, block.qkv_bias.as_ref())?;
+        let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
         let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
         let turning = match &block.qk_norm {
             None => turning,
@@ -139,10 +142,10 @@ impl Transformer {
         };
         let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
         let attended = attend(&q, &k, &v)?.f_reshape([batch * length, heads * width])?;
-        let x = add_product(x, &attended, &block.output, block.output_bias.as_ref())?;
-        let gate_up = rms_norm(&x, &block.mlp_norm, eps)?
-            .f_linear(&block.gate_up, block.gate_up_bias.as_ref())?;
-        add_product(&x, &gated(&gate_up, inner)?, &block.down, block.down_bias.as_ref())
+        let x = product.add(x, &attended, &block.output, block.output_bias.as_ref())?;
+        let normed = rms_norm(&x, &block.mlp_norm, eps)?;
+        let gate_up = product.linear(&normed, &block.gate_up, block.gate_up_bias.as_ref())?;
+        product.add(&x, &gated(&gate_up, inner)?, &block.down, block.down_bias.as_ref())
     }
 
     /// Next-token logits of hidden states (..., C) -> (..., V), f32 in either precision.
@@ -193,15 +196,6 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
     let mean = wide.f_square()?.f_mean_dim(-1, true, None)?;
     let scale = mean.f_add_scalar(eps)?.f_rsqrt()?;
     Ok(wide.f_mul(&scale)?.f_to_kind(x.f_kind()?)?.f_mul(weight)?)
-}
-
-/// x (N, C) + y (N, M) * weight (C, M) transposed + bias (C).
-fn add_product(x: &Tensor, y: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let sum = x.f_addmm(y, &weight.f_transpose(0, 1)?)?;
-    match bias {
-        None => Ok(sum),
-        Some(bias) => Ok(sum.f_add(bias)?),
-    }
 }
 
 /// Two parts of a dimension. Split, not narrowed: the gradients of the parts are then joined by one

@@ -16,7 +16,9 @@ pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let artifact = context.input("checkpoint")?;
     let policy = artifact.manifest.id.to_string();
-    let Checkpoint { config, tokenizer, weights, .. } = context.checkpoint(artifact)?;
+    let checkpoint = context.checkpoint(artifact)?;
+    let stops = checkpoint.stop_ids()?;
+    let Checkpoint { config, tokenizer, weights, .. } = checkpoint;
     let device = model::device(&context.device)?;
     let model = Transformer::load(&config, &weights, device, Precision::F32, false)?;
     drop(weights); // the model holds its own copy
@@ -28,11 +30,13 @@ pub fn run(context: &mut Context) -> Result<()> {
     let sampler = |temperature: f64, samples: u32| Sampler {
         model: &model,
         tokenizer: &tokenizer,
+        stops: &stops,
         sampling: Sampling {
             temperature,
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
             top_p: if temperature == 0.0 { 1.0 } else { spec.top_p },
+            ..Sampling::default()
         },
         samples,
         policy: &policy,

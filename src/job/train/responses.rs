@@ -4,12 +4,14 @@ use super::prompt::Prompt;
 use crate::Result;
 use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Task};
-use crate::model::{SampleRequest, Sampling, Stop, Transformer, sample};
+use crate::model::{SampleRequest, Sampling, Stop, Stops, Transformer, sample};
 
 /// Who samples what, and how the rows are labelled.
 pub struct Sampler<'a> {
     pub model: &'a Transformer,
     pub tokenizer: &'a Tokenizer,
+    /// Ids that end a response.
+    pub stops: &'a [u32],
     pub sampling: Sampling,
     pub samples: u32,
     /// Artifact id of the policy.
@@ -19,7 +21,7 @@ pub struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
-    /// `samples` responses to each task, as one batch. `tasks` come with their item number, which
+    /// `samples` responses to each task. `tasks` come with their item number, which
     /// names their randomness.
     pub fn rollouts(&self, tasks: &[(u64, &Task)]) -> Result<Vec<Rollout>> {
         let mut requests = Vec::with_capacity(tasks.len() * self.samples as usize);
@@ -31,7 +33,7 @@ impl Sampler<'_> {
                 owners.push((task, text.clone()));
             }
         }
-        let drawn = sample(self.model, self.tokenizer.eos(), &requests, &self.sampling)?;
+        let drawn = sample(self.model, &Stops::at(self.stops), &requests, &self.sampling)?;
         drawn
             .into_iter()
             .zip(requests)
@@ -50,6 +52,7 @@ impl Sampler<'_> {
                     logprobs: drawn.logprobs,
                     stop: match drawn.stop {
                         Stop::End => "end".into(),
+                        Stop::Text => "text".into(),
                         Stop::Length => "length".into(),
                     },
                     temperature: self.sampling.temperature as f32,

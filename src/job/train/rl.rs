@@ -27,6 +27,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         Some(input) => Some(context.checkpoint(&input.artifact)?.weights),
         None => Some(base.weights.clone()),
     };
+    let stops = base.stop_ids()?;
     let Checkpoint { config, tokenizer, weights, files } = base;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let curriculum = Curriculum::new(spec.seed, spec.prompts, &spec.curriculum, &tasks)?;
@@ -68,11 +69,12 @@ pub fn run(context: &mut Context) -> Result<()> {
         let sampler = Sampler {
             model: &policy,
             tokenizer: &tokenizer,
+            stops: &stops,
             sampling: Sampling {
                 temperature: spec.temperature,
                 max_new_tokens: spec.max_new_tokens,
                 seed: spec.seed,
-                top_p: 1.0,
+                ..Sampling::default()
             },
             samples: spec.samples as u32,
             policy: &run_id,

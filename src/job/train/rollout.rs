@@ -14,7 +14,9 @@ pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let artifact = context.input("checkpoint")?;
     let policy = artifact.manifest.id.to_string();
-    let Checkpoint { config, tokenizer, weights, .. } = context.checkpoint(artifact)?;
+    let checkpoint = context.checkpoint(artifact)?;
+    let stops = checkpoint.stop_ids()?;
+    let Checkpoint { config, tokenizer, weights, .. } = checkpoint;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let device = model::device(&context.device)?;
     let model = Transformer::load(&config, &weights, device, Precision::F32, false)?;
@@ -22,11 +24,13 @@ pub fn run(context: &mut Context) -> Result<()> {
     let sampler = Sampler {
         model: &model,
         tokenizer: &tokenizer,
+        stops: &stops,
         sampling: Sampling {
             temperature: spec.temperature,
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
             top_p: spec.top_p,
+            ..Sampling::default()
         },
         samples: spec.samples,
         policy: &policy,

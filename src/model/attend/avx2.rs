@@ -6,74 +6,108 @@ use super::{Attention, Slots};
 
 const LANES: usize = 8;
 
+/// A number of the cache, eight at a time.
+pub(in super::super) trait Lanes: Copy {
+    /// # Safety
+    /// The machine has AVX2, and eight numbers lie at `from`.
+    unsafe fn eight(from: *const Self) -> __m256;
+}
+
+impl Lanes for f32 {
+    #[inline(always)]
+    unsafe fn eight(from: *const Self) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+}
+
+impl Lanes for half::bf16 {
+    /// The upper half of an f32 each.
+    #[inline(always)]
+    unsafe fn eight(from: *const Self) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        }
+    }
+}
+
 /// Solves the problems from number `first` on, as many as `out` holds at `size` = G * D each.
 ///
 /// # Safety
 /// The machine has AVX2 and FMA. (That the sizes agree is checked by every access.)
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn attend_from(problem: &Attention, first: usize, size: usize, out: &mut [f32]) {
+pub(super) unsafe fn attend_from<T: Lanes>(
+    problem: &Attention<T>,
+    first: usize,
+    size: usize,
+    out: &mut [f32],
+) {
     match problem.width / LANES {
-        1 => attend_width::<1>(problem, first, size, out),
-        2 => attend_width::<2>(problem, first, size, out),
-        3 => attend_width::<3>(problem, first, size, out),
-        4 => attend_width::<4>(problem, first, size, out),
-        6 => attend_width::<6>(problem, first, size, out),
-        8 => attend_width::<8>(problem, first, size, out),
-        10 => attend_width::<10>(problem, first, size, out),
-        12 => attend_width::<12>(problem, first, size, out),
-        _ => attend_width::<16>(problem, first, size, out),
+        1 => attend_width::<1, T>(problem, first, size, out),
+        2 => attend_width::<2, T>(problem, first, size, out),
+        3 => attend_width::<3, T>(problem, first, size, out),
+        4 => attend_width::<4, T>(problem, first, size, out),
+        6 => attend_width::<6, T>(problem, first, size, out),
+        8 => attend_width::<8, T>(problem, first, size, out),
+        10 => attend_width::<10, T>(problem, first, size, out),
+        12 => attend_width::<12, T>(problem, first, size, out),
+        _ => attend_width::<16, T>(problem, first, size, out),
     }
 }
 
 /// `CHUNKS` times [`LANES`] numbers make up the width of a head.
 #[target_feature(enable = "avx2,fma")]
-fn attend_width<const CHUNKS: usize>(
-    problem: &Attention,
+fn attend_width<const CHUNKS: usize, T: Lanes>(
+    problem: &Attention<T>,
     first: usize,
     size: usize,
     out: &mut [f32],
 ) {
-    let Attention { queries, prompt, own, owners, starts, kv_heads, width } = *problem;
-    let part = |slots: &Slots, slab: usize, start: usize| {
-        (slab * slots.capacity + start) * width..(slab * slots.capacity + slots.used) * width
-    };
-    // Room for whole blocks of slots of either stretch.
-    let most = prompt.used.next_multiple_of(LANES) + own.used.next_multiple_of(LANES);
-    let mut scores = vec![0f32; size / width * most];
+    let Attention { queries, prompts, own, kv_heads, width } = problem;
+    let (kv_heads, width) = (*kv_heads, *width);
+    // The two stretches of a problem.
+    let stretches = |n: usize| [prompts[n / kv_heads], own[n / kv_heads]];
+    let start = |slots: &Slots<T>, n: usize| (n % kv_heads) * slots.capacity * width;
+    let mut scores: Vec<f32> = Vec::new();
+    let count = out.len() / size;
     for (n, out) in (first..).zip(out.chunks_exact_mut(size)) {
-        let owner = owners[n / kv_heads];
-        let shared = part(&prompt, owner * kv_heads + n % kv_heads, starts[owner]);
-        let mine = part(&own, n, 0);
+        let slots = stretches(n);
+        let counts = slots.map(|slots| slots.used);
+        let part = |i: usize| {
+            let first = start(&slots[i], n);
+            first..first + counts[i] * width
+        };
+        let keys = [&slots[0].keys[part(0)], &slots[1].keys[part(1)]];
+        let values = [&slots[0].values[part(0)], &slots[1].values[part(1)]];
         let queries = &queries[n * size..(n + 1) * size];
-        let counts = [shared.len() / width, mine.len() / width];
+        // Room for whole blocks of slots of either stretch.
         let gap = counts[0].next_multiple_of(LANES);
         let end = gap + counts[1].next_multiple_of(LANES);
+        scores.resize(size / width * end, 0.0);
 
-        let values = [&prompt.values[shared.clone()], &own.values[mine.clone()]];
-        let keys = [&prompt.keys[shared], &own.keys[mine]];
-        // Where the next problem's slots lie.
-        let slab = owners.get((n + 1) / kv_heads).map_or(0, |o| o * kv_heads + (n + 1) % kv_heads);
-        let next = [slab * prompt.capacity * width, (n + 1) * own.capacity * width];
-        for (keys, (count, place)) in keys.into_iter().zip(counts.into_iter().zip([0, gap])) {
+        // The next problem's slots are asked for meanwhile.
+        let next = if n + 1 < first + count { n + 1 } else { n };
+        for (i, next_slots) in stretches(next).into_iter().enumerate() {
+            let (keys, count, place) = (keys[i], counts[i], [0, gap][i]);
+            let ahead = start(&next_slots, next);
             for block in (0..count).step_by(LANES) {
-                let stretch = usize::from(place > 0);
-                let (slots, start) = ([prompt, own][stretch], next[stretch] + block * width);
-                prefetch(slots.keys, start, LANES * width);
-                prefetch(slots.values, start, LANES * width);
-                for (query, scores) in
-                    queries.chunks_exact(width).zip(scores.chunks_exact_mut(most))
+                prefetch(next_slots.keys, ahead + block * width, LANES * width);
+                prefetch(next_slots.values, ahead + block * width, LANES * width);
+                for (query, scores) in queries.chunks_exact(width).zip(scores.chunks_exact_mut(end))
                 {
-                    let products = dots::<CHUNKS>(query, keys, block, count);
+                    let products = dots::<CHUNKS, T>(query, keys, block, count);
                     store(&mut scores[place + block..], 0, products);
                 }
             }
         }
-        for (out, scores) in out.chunks_exact_mut(width).zip(scores.chunks_exact_mut(most)) {
-            exponentials(&mut scores[..end]);
+        for (out, scores) in out.chunks_exact_mut(width).zip(scores.chunks_exact_mut(end)) {
+            exponentials(scores);
             scores[counts[0]..gap].fill(0.0);
             scores[gap + counts[1]..end].fill(0.0);
             let weights = [&scores[..counts[0]], &scores[gap..gap + counts[1]]];
-            weighted_sum::<CHUNKS>(values, weights, 1.0 / sum(&scores[..end]), out);
+            weighted_sum::<CHUNKS, T>(values, weights, 1.0 / sum(scores), out);
         }
     }
 }
@@ -81,7 +115,12 @@ fn attend_width<const CHUNKS: usize>(
 /// Products of `query` with the eight keys from slot `first` on (past the last: again the last).
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn dots<const CHUNKS: usize>(query: &[f32], keys: &[f32], first: usize, count: usize) -> __m256 {
+fn dots<const CHUNKS: usize, T: Lanes>(
+    query: &[f32],
+    keys: &[T],
+    first: usize,
+    count: usize,
+) -> __m256 {
     let width = CHUNKS * LANES;
     let mut sums = [_mm256_setzero_ps(); LANES];
     for (i, sum) in sums.iter_mut().enumerate() {
@@ -100,8 +139,8 @@ fn dots<const CHUNKS: usize>(query: &[f32], keys: &[f32], first: usize, count: u
 /// `scale` * sum over t of `weights`[t] * `values`[t], over both stretches.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn weighted_sum<const CHUNKS: usize>(
-    values: [&[f32]; 2],
+fn weighted_sum<const CHUNKS: usize, T: Lanes>(
+    values: [&[T]; 2],
     weights: [&[f32]; 2],
     scale: f32,
     out: &mut [f32],
@@ -173,10 +212,10 @@ fn exp(x: __m256) -> __m256 {
 /// Asks for `count` numbers from `start` on, as far as there are so many. The cache as a whole is
 /// larger than the machine's; one problem's part of it is too short for the machine to foresee.
 #[inline]
-fn prefetch(values: &[f32], start: usize, count: usize) {
-    /// Numbers in a line of the machine's cache.
-    const LINE: usize = 16;
-    for at in (start..(start + count).min(values.len())).step_by(LINE) {
+fn prefetch<T>(values: &[T], start: usize, count: usize) {
+    // Numbers in a line of the machine's cache.
+    let line = 64 / size_of::<T>();
+    for at in (start..(start + count).min(values.len())).step_by(line) {
         // SAFETY: a hint; the address lies in the slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().add(at).cast()) };
     }
@@ -184,10 +223,10 @@ fn prefetch(values: &[f32], start: usize, count: usize) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load(values: &[f32], chunk: usize) -> __m256 {
+fn load<T: Lanes>(values: &[T], chunk: usize) -> __m256 {
     let lane = &values[chunk * LANES..][..LANES];
     // SAFETY: eight numbers lie there.
-    unsafe { _mm256_loadu_ps(lane.as_ptr()) }
+    unsafe { T::eight(lane.as_ptr()) }
 }
 
 #[inline]

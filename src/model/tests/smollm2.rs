@@ -22,9 +22,9 @@ fn smollm2_writes_what_it_writes_in_transformers() {
             SampleRequest { prompt, item, sample: 0 }
         })
         .collect();
-    let greedy = Sampling { temperature: 0.0, max_new_tokens: 100, seed: 0, top_p: 1.0 };
+    let greedy = Sampling { temperature: 0.0, max_new_tokens: 100, ..Sampling::default() };
     // No id ends a response: each has 100 tokens.
-    let drawn = sample(&model, u32::MAX, &requests, &greedy).unwrap();
+    let drawn = sample(&model, &Stops::at(&[]), &requests, &greedy).unwrap();
     assert_eq!(drawn.len(), 10);
     for (row, response) in rows.iter().zip(drawn) {
         assert_eq!(response.tokens, numbers(&row["tokens"]), "{}", row["prompt"]);
