@@ -3,11 +3,11 @@
 
 use std::time::Instant;
 
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 use triad::checkpoint::{ModelConfig, init_weights};
 use triad::model::{
-    AdamW, AdamWSettings, Precision, SampleRequest, Sampling, Stops, Transformer, loss, sample,
-    set_threads,
+    AdamW, AdamWSettings, Precision, SampleRequest, Sampling, Sequence, Stops, Transformer, loss,
+    micro_batches, sample, set_threads,
 };
 
 const VOCABULARY: i64 = 264;
@@ -43,17 +43,25 @@ fn sampling(model: &Transformer, rows: u32, spread: u32) -> triad::Result<()> {
 
 fn training(model: &Transformer) -> triad::Result<()> {
     let (batch, length, steps) = (64, 96, 8);
-    let ids = Tensor::f_randint(VOCABULARY, [batch, length + 1], (Kind::Int64, Device::Cpu))?;
-    let (inputs, targets) = (ids.f_narrow(1, 0, length)?, ids.f_narrow(1, 1, length)?);
-    let targets = targets.f_reshape(-1)?;
+    let id = |row: usize, t: usize| ((7 * t + 31 * row) % 250) as u32;
+    let sequences: Vec<Sequence> = (0..batch)
+        .map(|row| Sequence {
+            prompt: vec![id(row, 0)],
+            response: (1..length + 1).map(|t| id(row, t)).collect(),
+        })
+        .collect();
+    let rows: Vec<usize> = (0..batch).collect();
     let mut adamw = AdamW::new(model.parameters(), AdamWSettings::default())?;
     let start = Instant::now();
     for _ in 0..steps {
-        adamw.zero_grad()?;
-        let logits = model.logits(&model.hidden(&inputs)?)?.f_view([-1, VOCABULARY])?;
-        let loss = loss::token_logprobs(&logits, &targets, 1.0)?.f_neg()?.f_mean(None)?;
-        loss.f_backward()?;
+        for micro in micro_batches(&sequences, &rows, 4096, Device::Cpu)? {
+            micro.backward(model, false, |rows, logits| {
+                let targets = micro.targets.f_narrow(0, rows.start as i64, rows.len() as i64)?;
+                Ok(loss::token_logprobs(logits, &targets, 1.0)?.f_neg()?.f_mean(None)?)
+            })?;
+        }
         adamw.step(1e-3, 1.0)?;
+        adamw.zero_grad()?;
     }
     let rate = (steps * batch * length) as f64 / start.elapsed().as_secs_f64();
     println!("training, {batch} sequences of {length}: {rate:.0} tokens/s");

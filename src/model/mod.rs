@@ -4,6 +4,7 @@
 
 mod adamw;
 mod attend;
+mod batch;
 mod cache;
 mod device;
 mod draw;
@@ -18,8 +19,8 @@ mod threads;
 mod transformer;
 
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
+pub use batch::{MicroBatch, Sequence, micro_batches};
 pub use device::{device, set_threads};
-pub use packed::{Packed, Tape};
 pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
 pub use transformer::{Precision, Transformer};
 

@@ -1,6 +1,5 @@
 //! What the jobs that need libtorch do.
 
-mod batch;
 mod curriculum;
 mod drawn;
 pub(super) mod evaluate;

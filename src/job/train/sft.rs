@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use tch::Kind;
 
-use super::batch::{Sequence, micro_batches};
 use super::rate;
 use super::state::{self, LoopState};
 use crate::checkpoint::Checkpoint;
@@ -12,7 +11,7 @@ use crate::dataset::{Example, Metric};
 use crate::entropy::Stream;
 use crate::job::Context;
 use crate::job::sft::Spec;
-use crate::model::{self, AdamW, AdamWSettings, Transformer, loss};
+use crate::model::{self, AdamW, AdamWSettings, Sequence, Transformer, loss, micro_batches};
 use crate::{Error, Result};
 
 pub fn run(context: &mut Context) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::batch::{MicroBatch, Sequence, micro_batches};
 use super::measure::Sums;
 use super::prompt::Prompt;
 use crate::Result;
@@ -10,7 +9,7 @@ use crate::advantage::{advantages, overlong};
 use crate::dataset::{Rollout, Verdict};
 use crate::entropy::Stream;
 use crate::job::rl::{Aggregation, KlKind, KlPlace, Spec};
-use crate::model::{AdamW, Transformer, loss};
+use crate::model::{AdamW, MicroBatch, Sequence, Transformer, loss, micro_batches};
 
 /// The responses to learn from.
 pub struct Batch {

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::packed::Packed;
+use super::{Transformer, loss};
 use crate::Result;
-use crate::model::{Packed, Transformer, loss};
 
 /// A prompt and the response to learn from.
 pub struct Sequence {
