@@ -14,6 +14,7 @@ mod import_tasks;
 mod init;
 mod merge;
 mod models;
+mod prompt;
 mod report;
 mod rl;
 mod rollout;

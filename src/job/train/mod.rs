@@ -3,10 +3,11 @@
 mod batch;
 mod curriculum;
 pub(super) mod evaluate;
-mod prompt;
 mod responses;
 pub(super) mod rl;
 pub(super) mod rollout;
 pub(super) mod sft;
 mod state;
 mod update;
+
+use super::prompt;
