@@ -5,6 +5,7 @@ use std::mem::take;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::served::{self, ServerSpec};
 use super::verify::judge;
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::Result;
@@ -29,6 +30,9 @@ pub(super) struct Spec {
     /// Tasks of each set whose sampled responses are kept as datasets `rollouts` and `verdicts`.
     #[serde(default = "keep")]
     pub keep: usize,
+    /// Ask a server in place of loading the checkpoint's weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSpec>,
 }
 
 /// How a task set is sampled.
@@ -166,6 +170,9 @@ impl Job for Evaluate {
         Ok(params)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
+        if context.spec::<Spec>()?.server.is_some() {
+            return served::evaluate::run(context);
+        }
         super::with_torch!(context, super::train::evaluate::run(context))
     }
 }

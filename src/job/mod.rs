@@ -18,6 +18,7 @@ mod prompt;
 mod report;
 mod rl;
 mod rollout;
+mod served;
 mod sft;
 #[cfg(feature = "torch")]
 mod train;
