@@ -246,6 +246,28 @@ fn a_broken_server_is_given_up_with_75_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn a_rollout_without_shards_keeps_what_was_drawn_before_the_server_broke() {
+    let (tokenizer, whole) = (tokenizer(), folder("{model: m}"));
+    sample(&whole, &server().url);
+    let breaking = Server::start(move |seen| match seen.number {
+        0..12 => vllm(&tokenizer, seen),
+        _ => Reply::new(502, ""),
+    });
+    let dir = folder("{model: m}");
+    let mut run = with(&dir, &breaking.url, &["run", "small.yaml", "--until", "samples"]);
+    let limits = [("TRIAD_SERVER_PATIENCE", "1"), ("TRIAD_SERVER_CONCURRENCY", "2")];
+    let (code, line) = told(&run.envs(limits).output().unwrap());
+    assert_eq!(code, 75, "{line}");
+    let plan = stdout(dir.path(), &["plan", "small.yaml"]);
+    assert!(plan.contains("continues from step 3"), "{plan}");
+    let good = server();
+    sample(&dir, &good.url);
+    assert_eq!(good.seen().len(), 8);
+    assert_eq!(objects(&dir, "samples"), objects(&whole, "samples"));
+    assert_eq!(manifest(&dir, "samples")["summary"], manifest(&whole, "samples")["summary"]);
+}
+
+#[test]
 fn an_unreachable_server_is_named() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let dir = folder("{model: m}");

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let server = spec.server.as_ref().ok_or_else(|| Error::defect("no server"))?;
-    let mut served = Served::new(context, server, spec.seed, spec.max_new_tokens)?;
+    let served = Served::new(context, server, spec.seed, spec.max_new_tokens)?;
     let mut scores = Scores::new(served.reader.policy.clone(), spec.keep);
     let sets: Vec<(String, Vec<Task>)> = context
         .inputs("tasks")

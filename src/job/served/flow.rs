@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Served;
-use super::answer::Answer;
 use crate::dataset::{Rollout, Task};
 use crate::entropy::Stream;
 use crate::job::Context;
@@ -33,6 +33,25 @@ pub(super) struct Block<'a> {
 struct Rows {
     rows: Vec<Option<Rollout>>,
     missing: usize,
+    retokenized: u64,
+}
+
+impl Rows {
+    fn new(missing: usize) -> Self {
+        Self { rows: vec![None; missing], missing, retokenized: 0 }
+    }
+
+    /// All of them; what they lack goes into the summary.
+    fn finish(self, context: &mut Context) -> Vec<Rollout> {
+        let rows: Vec<Rollout> = self.rows.into_iter().flatten().collect();
+        let bare = rows.iter().filter(|row| row.logprobs.is_empty() && !row.tokens.is_empty());
+        let bare = bare.count() as u64;
+        for (name, count) in [("retokenized", self.retokenized), ("without logprobs", bare)] {
+            let before = context.summary.get(name).and_then(Value::as_u64).unwrap_or(0);
+            context.summarize(name, before + count);
+        }
+        rows
+    }
 }
 
 impl Served {
@@ -42,7 +61,7 @@ impl Served {
     /// Each response is a request of its own with a seed named by (seed, item, sample): neither
     /// shards nor retries change what is asked.
     pub fn sample(
-        &mut self,
+        &self,
         context: &mut Context,
         blocks: &[Block],
         mut done: impl FnMut(&mut Context, usize, Vec<Rollout>) -> Result<()>,
@@ -63,11 +82,11 @@ impl Served {
                 while waiting.len() <= AHEAD
                     && let Some(next) = blocks.get(first + waiting.len())
                 {
-                    let missing = size(next);
-                    waiting.push_back(Rows { rows: vec![None; missing], missing });
+                    waiting.push_back(Rows::new(size(next)));
                 }
                 let Some(rows) = waiting.pop_front_if(|rows| rows.missing == 0) else { break };
-                done(context, first, rows.rows.into_iter().flatten().collect())?;
+                let rows = rows.finish(context);
+                done(context, first, rows)?;
                 first += 1;
             }
             while running.len() < self.concurrency
@@ -100,11 +119,9 @@ impl Served {
             let (_, task) = block.tasks[place / block.samples as usize];
             let sample = (place % block.samples as usize) as u32;
             let answer = self.reader.read(task, sample, &request, form, completion?)?;
-            let Answer { row, retokenized: ours } = answer;
-            self.retokenized += u64::from(ours);
-            self.without_logprobs += u64::from(row.logprobs.is_empty() && !row.tokens.is_empty());
             if let Some(rows) = waiting.get_mut(b - first) {
-                rows.rows[place] = Some(row);
+                rows.retokenized += u64::from(answer.retokenized);
+                rows.rows[place] = Some(answer.row);
                 rows.missing -= 1;
             }
         }

@@ -48,9 +48,6 @@ struct Served {
     reader: Reader,
     seed: u64,
     concurrency: usize,
-    /// Rows whose ids are not the server's.
-    retokenized: u64,
-    without_logprobs: u64,
 }
 
 impl Served {
@@ -90,16 +87,11 @@ impl Served {
                 max_new_tokens,
             },
             seed,
-            retokenized: 0,
-            without_logprobs: 0,
         })
     }
 
-    /// Notes what the rows lack in the summary; rate, requests and retries, which differ from run
-    /// to run, in the producer's record.
+    /// Notes rate, requests and retries in the producer's record: they differ from run to run.
     fn finish(&self, context: &mut Context, tokens: usize, seconds: f64) {
-        context.summarize("retokenized", self.retokenized);
-        context.summarize("without logprobs", self.without_logprobs);
         let counts = self.client.counts();
         let timings = &mut context.timings;
         timings.insert("sample_tokens_per_second".into(), tokens as f64 / seconds);
