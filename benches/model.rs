@@ -10,8 +10,6 @@ use triad::model::{
     micro_batches, sample, set_threads,
 };
 
-const VOCABULARY: i64 = 264;
-
 fn main() -> triad::Result<()> {
     set_threads(1);
     let config = ModelConfig::from_json(include_bytes!("../models/seedling/config.json"))?;

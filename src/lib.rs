@@ -10,6 +10,7 @@
 //! ```text
 //! error  id  entropy    errors with their exit codes; typed ids; the one clock and the counter-based RNG
 //! store                 object storage: open, keys, manifests, commit
+//! server                OpenAI-compatible completion servers: requests, answers, retries
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
 //! task  reward  advantage  per task family: generate, certify, check; the reward rule; advantages
 //! model                 libtorch: transformer, sampler, losses, optimizer (feature `torch`)
@@ -33,6 +34,7 @@ pub mod pipeline;
 pub mod query;
 pub mod report;
 pub mod reward;
+pub mod server;
 pub mod store;
 pub mod task;
 

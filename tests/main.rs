@@ -1,11 +1,13 @@
 //! The one integration-test binary: a module per subject.
 mod audit;
 mod cli;
+mod completions;
 mod layers;
 mod program;
 mod published;
 mod resume;
 mod query;
+mod server;
 mod store;
 mod store_faults;
 mod store_s3;

@@ -10,6 +10,9 @@ pub fn command(dir: &Path, args: &[&str]) -> Command {
     for name in ["STORE", "DEVICE", "THREADS", "LOG", "LOG_FORMAT"] {
         command.env_remove(format!("TRIAD_{name}"));
     }
+    for name in ["URL", "KEY", "CONCURRENCY", "PATIENCE", "TIMEOUT"] {
+        command.env_remove(format!("TRIAD_SERVER_{name}"));
+    }
     command
 }
 

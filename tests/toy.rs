@@ -141,6 +141,7 @@ pub async fn run(store: &Store, toy: Toy, index: u32, of: u32) -> Result<Outcome
         inputs: Inputs::new(),
         shard: Shard { index, of },
         device: "cpu".into(),
+        server: None,
         stop: StopFlag::default(),
         progress: Progress { stage: "toy".into(), sink: Arc::new(Silent) },
     };

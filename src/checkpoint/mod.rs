@@ -125,7 +125,22 @@ impl Checkpoint {
     /// is no such file. Weights lie in `model.safetensors`, or in the shards that
     /// `model.safetensors.index.json` lists.
     pub fn from_objects(mut read: impl FnMut(&str) -> Result<Option<Bytes>>) -> Result<Self> {
-        let lacking = |name: &str| Error::data(format!("{name} is missing"));
+        let mut checkpoint = Self::without_weights(&mut read)?;
+        checkpoint.weights = match read(WEIGHTS)? {
+            Some(file) => decode_safetensors(file).map_err(|e| e.at(WEIGHTS))?,
+            None => {
+                let index = read(INDEX)?.ok_or_else(|| lacking(WEIGHTS))?;
+                read_shards(&index, |name| read(name)?.ok_or_else(|| lacking(name)))?
+            }
+        };
+        checkpoint.drop_what_is_derived();
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    /// The same without reading weights, for whoever needs tokenizer and config alone: `weights` is
+    /// empty.
+    pub fn without_weights(mut read: impl FnMut(&str) -> Result<Option<Bytes>>) -> Result<Self> {
         let config = read(CONFIG)?.ok_or_else(|| lacking(CONFIG))?;
         let config = ModelConfig::from_json(&config)?;
         let tokenizer = read(TOKENIZER)?.ok_or_else(|| lacking(TOKENIZER))?;
@@ -143,17 +158,7 @@ impl Checkpoint {
             template: files.get(CHAT_TEMPLATE).cloned(),
             eos: ends(config.source()).into_iter().next(),
         })?;
-        let weights = match read(WEIGHTS)? {
-            Some(file) => decode_safetensors(file).map_err(|e| e.at(WEIGHTS))?,
-            None => {
-                let index = read(INDEX)?.ok_or_else(|| lacking(WEIGHTS))?;
-                read_shards(&index, |name| read(name)?.ok_or_else(|| lacking(name)))?
-            }
-        };
-        let mut checkpoint = Self { config, tokenizer, weights, files };
-        checkpoint.drop_what_is_derived();
-        checkpoint.check()?;
-        Ok(checkpoint)
+        Ok(Self { config, tokenizer, weights: Weights::new(), files })
     }
 
     /// The ids that end a response, in order: those of `generation_config.json`, of `config.json`
@@ -210,6 +215,10 @@ impl Checkpoint {
         }
         self.weights.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
     }
+}
+
+fn lacking(name: &str) -> Error {
+    Error::data(format!("{name} is missing"))
 }
 
 /// The `eos_token_id` of a config: one id or a list of them.

@@ -4,6 +4,16 @@
 pub const STORE: &str = "TRIAD_STORE";
 /// `cpu` or `cuda:N`.
 pub const DEVICE: &str = "TRIAD_DEVICE";
+/// Base URL of an OpenAI-compatible server.
+pub const SERVER_URL: &str = "TRIAD_SERVER_URL";
+/// The server's bearer token. No flag: other users of a machine see those.
+pub const SERVER_KEY: &str = "TRIAD_SERVER_KEY";
+/// Requests in flight at a time.
+pub const SERVER_CONCURRENCY: &str = "TRIAD_SERVER_CONCURRENCY";
+/// Seconds without any completion after which failing requests are given up.
+pub const SERVER_PATIENCE: &str = "TRIAD_SERVER_PATIENCE";
+/// Seconds that one completion may take.
+pub const SERVER_TIMEOUT: &str = "TRIAD_SERVER_TIMEOUT";
 /// Threads of libtorch for each running stage.
 pub const THREADS: &str = "TRIAD_THREADS";
 /// `text` or `json`.
@@ -16,6 +26,11 @@ pub const HELP: &str = "\
 Environment:
   TRIAD_STORE, TRIAD_DEVICE, TRIAD_THREADS, TRIAD_LOG_FORMAT   defaults of the flags
   TRIAD_LOG                                                    log filter, such as `debug`
+  TRIAD_SERVER_URL                                             default of --server
+  TRIAD_SERVER_KEY                                             its bearer token
+  TRIAD_SERVER_CONCURRENCY (32)                                requests in flight at a time
+  TRIAD_SERVER_PATIENCE (300), TRIAD_SERVER_TIMEOUT (1800)     seconds: until a failing server is
+                                                               given up; for one completion
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
   AWS_ENDPOINT, AWS_ALLOW_HTTP, …                              for s3:// stores
 

@@ -14,6 +14,7 @@ mod progress;
 mod query;
 mod report;
 mod run;
+mod server;
 #[cfg(feature = "torch")]
 mod sample;
 mod show;
@@ -48,6 +49,10 @@ struct Globals {
     #[arg(long, global = true, env = environment::DEVICE, default_value = "cpu")]
     #[arg(value_parser = device)]
     device: String,
+    /// Base URL of the OpenAI-compatible server that samples for stages with `server:`
+    #[arg(long, global = true, env = environment::SERVER_URL, hide_env_values = true)]
+    #[arg(value_name = "URL")]
+    server: Option<String>,
     /// libtorch threads for each running stage; results on the CPU may depend on it
     #[arg(long, global = true, env = environment::THREADS, default_value_t = 1)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::logging::Terminal;
 use super::output::{self, Table};
-use super::{Globals, progress, signals};
+use super::{Globals, progress, server, signals};
 use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
 use crate::store::Store;
 use crate::{Error, Result, job, report};
@@ -46,6 +46,7 @@ pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOption
     Ok(RunOptions {
         workers: cores.min(2),
         device: globals.device.clone(),
+        server: server::endpoint(globals)?,
         until: None,
         stop: signals::stop_flag()?,
         observer: progress::observer(terminal),

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::dataset::{Row, decode_parquet, encode_parquet};
 use crate::id::ArtifactId;
+use crate::server::Endpoint;
 use crate::store::{Artifact, Attempt, SchemaRef};
 use crate::{Error, Result};
 
@@ -80,8 +81,9 @@ pub struct Context {
     pub params: Value,
     pub inputs: Inputs,
     pub shard: Shard,
-    /// `cpu` or `cuda:N`.
+    /// `cpu`, `cuda:N`, or `server` where one samples.
     pub device: String,
+    pub server: Option<Endpoint>,
     pub stop: StopFlag,
     pub progress: Progress,
     /// Goes into the manifest. Of a sharded job, only counts (`u64`) are kept, added up.

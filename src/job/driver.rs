@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Inputs, Job, Progress, Shard, StopFlag};
 use crate::id::ArtifactId;
+use crate::server::Endpoint;
 use crate::store::{Artifact, Attempt, Commit, Manifest, Producer, Store};
 use crate::{Error, Result, entropy};
 
@@ -17,6 +18,8 @@ pub struct Run {
     pub inputs: Inputs,
     pub shard: Shard,
     pub device: String,
+    /// For stages that a server samples for.
+    pub server: Option<Endpoint>,
     pub stop: StopFlag,
     pub progress: Progress,
 }
@@ -76,13 +79,14 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         return Ok(Outcome::Found(Box::new(artifact.manifest)));
     }
     let started = entropy::now();
-    let Run { job, params, inputs, shard, device, stop, progress } = run;
+    let Run { job, params, inputs, shard, device, server, stop, progress } = run;
     let mut context = Context {
         id: id.clone(),
         params,
         inputs,
         shard,
         device,
+        server,
         stop,
         progress,
         summary: BTreeMap::new(),

@@ -1,10 +1,16 @@
 //! `evaluate`: a checkpoint's accuracy on task sets, greedy and sampled.
 
+use std::mem::take;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::served::{self, ServerSpec};
+use super::verify::judge;
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::Result;
+use crate::dataset::{Rollout, Score, Task, Verdict};
+use crate::reward::Rule;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +30,106 @@ pub(super) struct Spec {
     /// Tasks of each set whose sampled responses are kept as datasets `rollouts` and `verdicts`.
     #[serde(default = "keep")]
     pub keep: usize,
+    /// Ask a server in place of loading the checkpoint's weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSpec>,
+}
+
+/// How a task set is sampled.
+pub(super) struct Mode {
+    pub name: &'static str,
+    pub temperature: f64,
+    pub top_p: f64,
+    pub samples: u32,
+}
+
+impl Spec {
+    /// The modes that draw anything.
+    pub fn modes(&self) -> Vec<Mode> {
+        let Spec { samples, temperature, top_p, .. } = *self;
+        let top_p = if temperature == 0.0 { 1.0 } else { top_p };
+        let modes = [
+            Mode { name: "greedy", temperature: 0.0, top_p: 1.0, samples: 1 },
+            Mode { name: "sampled", temperature, top_p, samples },
+        ];
+        modes.into_iter().filter(|mode| mode.samples > 0).collect()
+    }
+}
+
+/// Responses as scores, block by block and set by set.
+pub(super) struct Scores {
+    policy: String,
+    keep: usize,
+    tokens: usize,
+    kept: Vec<Rollout>,
+    verdicts: Vec<Verdict>,
+    /// Of the current set.
+    scores: Vec<Score>,
+    correct: u32,
+    drawn: u32,
+}
+
+impl Scores {
+    /// `policy`: artifact id of the model. `keep`: see [`Spec::keep`].
+    pub fn new(policy: String, keep: usize) -> Self {
+        let (kept, verdicts, scores) = Default::default();
+        Self { policy, keep, tokens: 0, kept, verdicts, scores, correct: 0, drawn: 0 }
+    }
+
+    /// Scores the responses of one block, `mode.samples` to each task in turn.
+    pub fn add(
+        &mut self,
+        set: &str,
+        mode: &Mode,
+        block: &[(u64, &Task)],
+        rows: &[Rollout],
+    ) -> Result<()> {
+        for (&(item, task), group) in block.iter().zip(rows.chunks(mode.samples as usize)) {
+            let judged = judge([task].into_iter(), group, Rule::Correct)?;
+            let length: usize = group.iter().map(|row| row.tokens.len()).sum();
+            self.tokens += length;
+            let score = Score {
+                set: set.into(),
+                task_id: task.task_id.clone(),
+                family: task.family.clone(),
+                level: task.level,
+                model: self.policy.clone(),
+                mode: mode.name.into(),
+                temperature: mode.temperature as f32,
+                samples: mode.samples,
+                correct: judged.iter().filter(|v| v.correct).count() as u32,
+                format_ok: judged.iter().filter(|v| v.format_ok).count() as u32,
+                length: length as f32 / group.len() as f32,
+            };
+            if mode.name == "sampled" {
+                self.correct += score.correct;
+                self.drawn += score.samples;
+                if (item as usize) < self.keep {
+                    self.kept.extend_from_slice(group);
+                    self.verdicts.extend(judged);
+                }
+            }
+            self.scores.push(score);
+        }
+        Ok(())
+    }
+
+    /// Writes the scores of a whole set as part `part`.
+    pub fn finish_set(&mut self, context: &mut Context, part: usize, set: &str) -> Result<()> {
+        context.write(part, &take(&mut self.scores))?;
+        let (correct, drawn) = (take(&mut self.correct), take(&mut self.drawn));
+        if drawn > 0 {
+            context.summarize(&format!("{set} avg"), f64::from(correct) / f64::from(drawn));
+        }
+        Ok(())
+    }
+
+    /// Writes what is kept. The number of tokens drawn.
+    pub fn finish(self, context: &mut Context) -> Result<usize> {
+        context.write(0, &self.kept)?;
+        context.write(0, &self.verdicts)?;
+        Ok(self.tokens)
+    }
 }
 
 fn one() -> f64 {
@@ -64,6 +170,9 @@ impl Job for Evaluate {
         Ok(params)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
+        if context.spec::<Spec>()?.server.is_some() {
+            return served::evaluate::run(context);
+        }
         super::with_torch!(context, super::train::evaluate::run(context))
     }
 }

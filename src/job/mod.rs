@@ -14,9 +14,11 @@ mod import_tasks;
 mod init;
 mod merge;
 mod models;
+mod prompt;
 mod report;
 mod rl;
 mod rollout;
+mod served;
 mod sft;
 #[cfg(feature = "torch")]
 mod train;

@@ -1,5 +1,7 @@
 //! Checkpoints as inputs and outputs of a job.
 
+use bytes::Bytes;
+
 use super::Context;
 use crate::Result;
 use crate::checkpoint::Checkpoint;
@@ -8,11 +10,19 @@ use crate::store::Artifact;
 impl Context {
     /// Reads a checkpoint artifact.
     pub fn checkpoint(&self, artifact: &Artifact) -> Result<Checkpoint> {
-        Checkpoint::from_objects(|path| {
-            let listed = artifact.manifest.objects.iter().any(|object| object.path == path);
-            if listed { self.wait(artifact.read(path)).map(Some) } else { Ok(None) }
-        })
-        .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
+        Checkpoint::from_objects(|path| self.file(artifact, path))
+            .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
+    }
+
+    /// The same without its weights: they are not even read.
+    pub fn checkpoint_without_weights(&self, artifact: &Artifact) -> Result<Checkpoint> {
+        Checkpoint::without_weights(|path| self.file(artifact, path))
+            .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
+    }
+
+    fn file(&self, artifact: &Artifact, path: &str) -> Result<Option<Bytes>> {
+        let listed = artifact.manifest.objects.iter().any(|object| object.path == path);
+        if listed { self.wait(artifact.read(path)).map(Some) } else { Ok(None) }
     }
 
     /// Writes a checkpoint as the Hugging Face folder that the artifact consists of.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::served::{self, ServerSpec};
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::Result;
 
@@ -21,6 +22,9 @@ pub(super) struct Spec {
     /// Tasks sampled together in one batch, and written as one part: what a shard consists of.
     #[serde(default = "block")]
     pub block: usize,
+    /// Ask a server in place of loading the checkpoint's weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSpec>,
 }
 
 fn one() -> f64 {
@@ -60,6 +64,9 @@ impl Job for RolloutJob {
         Ok(params)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
+        if context.spec::<Spec>()?.server.is_some() {
+            return served::rollout::run(context);
+        }
         super::with_torch!(context, super::train::rollout::run(context))
     }
 }

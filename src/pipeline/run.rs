@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{Pipeline, Stage};
 use crate::job::{self, Input, Inputs, Outcome, Progress, ProgressSink, Run, Shard, StopFlag};
+use crate::server::Endpoint;
 use crate::store::{Artifact, Manifest, Store};
 use crate::{Error, Result};
 
@@ -24,6 +25,8 @@ pub struct RunOptions {
     pub workers: usize,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// For stages that a server samples for.
+    pub server: Option<Endpoint>,
     /// The last stage wanted.
     pub until: Option<String>,
     pub stop: StopFlag,
@@ -178,6 +181,7 @@ fn prepare<'a>(
         inputs,
         shard,
         device: if stage.resources.gpus == Some(0) { "cpu".into() } else { options.device.clone() },
+        server: options.server.clone(),
         stop: options.stop.clone(),
         progress: Progress { stage: stage.name.clone(), sink },
     }

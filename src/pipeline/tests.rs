@@ -291,6 +291,7 @@ async fn run_toy(
     let options = RunOptions {
         workers: 2,
         device: "cpu".into(),
+        server: None,
         until: until.map(str::to_string),
         stop: StopFlag::default(),
         observer: observer.clone(),
@@ -363,6 +364,7 @@ async fn one_stage_alone_needs_its_inputs() {
     let options = RunOptions {
         workers: 1,
         device: "cpu".into(),
+        server: None,
         until: None,
         stop: StopFlag::default(),
         observer: Arc::new(Log::default()),

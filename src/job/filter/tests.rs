@@ -94,6 +94,7 @@ async fn filter(sql: &str, output: &str) -> Result<(Store, Manifest)> {
         inputs: inputs(&store).await,
         shard: Shard::WHOLE,
         device: "cpu".into(),
+        server: None,
         stop: StopFlag::default(),
         progress: Progress { stage: "filter".into(), sink: Arc::new(Quiet) },
     };

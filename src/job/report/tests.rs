@@ -70,7 +70,8 @@ async fn run(
     let progress = Progress { stage: stage.into(), sink: Arc::new(Quiet) };
     let (shard, stop) = (Shard::WHOLE, StopFlag::default());
     let params = job.resolve(&params)?;
-    let run = Run { job, params, inputs, shard, device: "cpu".into(), stop, progress };
+    let device = "cpu".into();
+    let run = Run { job, params, inputs, shard, device, server: None, stop, progress };
     let (Outcome::Committed(manifest) | Outcome::Found(manifest)) = job::run(store, run).await?
     else {
         panic!("not committed")

@@ -4,7 +4,6 @@ mod curriculum;
 mod drawn;
 pub(super) mod evaluate;
 mod measure;
-mod prompt;
 mod rate;
 mod responses;
 pub(super) mod rl;
@@ -12,3 +11,5 @@ pub(super) mod rollout;
 pub(super) mod sft;
 mod state;
 mod update;
+
+use super::prompt;
