@@ -19,7 +19,7 @@ import time
 # (sequences, shortest, longest)
 WORK = {
     "4 sequences of 256": (4, 256, 256),
-    "16 sequences of 32 to 512": (16, 32, 512),
+    "8 sequences of 32 to 512": (8, 32, 512),
 }
 
 
