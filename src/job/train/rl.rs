@@ -70,6 +70,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             model: &policy,
             tokenizer: &tokenizer,
             stops: &stops,
+            stop: &[],
             sampling: Sampling {
                 temperature: spec.temperature,
                 max_new_tokens: spec.max_new_tokens,
