@@ -404,7 +404,18 @@ fn a_server_scores_a_checkpoint() {
 fn who_answers_is_in_the_identity_and_where_is_not() {
     let params = json!({"samples": 1, "temperature": 1.0, "max_new_tokens": 4});
     let resolved = |params: &Value| triad::job::kind("rollout").unwrap().resolve(params).unwrap();
-    let keys = ["block", "max_new_tokens", "samples", "seed", "temperature", "top_p"];
+    let keys = [
+        "block",
+        "max_new_tokens",
+        "min_p",
+        "precision",
+        "samples",
+        "seed",
+        "stop",
+        "temperature",
+        "top_k",
+        "top_p",
+    ];
     assert!(resolved(&params).as_object().unwrap().keys().eq(keys));
     let mut served = params.clone();
     served["server"] = json!({"model": "m"});

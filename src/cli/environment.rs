@@ -2,7 +2,7 @@
 
 /// The store's URL or path.
 pub const STORE: &str = "TRIAD_STORE";
-/// `cpu` or `cuda:N`.
+/// `cpu`, `cuda:N` or `auto`.
 pub const DEVICE: &str = "TRIAD_DEVICE";
 /// Base URL of an OpenAI-compatible server.
 pub const SERVER_URL: &str = "TRIAD_SERVER_URL";

@@ -45,7 +45,7 @@ struct Globals {
     #[arg(long, global = true, env = environment::STORE, default_value = "./triad-store")]
     #[arg(value_name = "URL")]
     store: String,
-    /// What stages compute on: cpu, cuda or cuda:N
+    /// What stages compute on: cpu, cuda, cuda:N or auto
     #[arg(long, global = true, env = environment::DEVICE, default_value = "cpu")]
     #[arg(value_parser = device)]
     device: String,
@@ -94,13 +94,22 @@ enum Command {
     Completions(completions::Completions),
 }
 
+/// Whether libtorch finds a CUDA device.
+fn has_cuda() -> bool {
+    #[cfg(feature = "torch")]
+    return crate::model::device("cuda").is_ok();
+    #[cfg(not(feature = "torch"))]
+    return false;
+}
+
 fn device(text: &str) -> Result<String, String> {
     match text {
         "cpu" => Ok("cpu".into()),
         "cuda" => Ok("cuda:0".into()),
+        "auto" => Ok(if has_cuda() { "cuda:0" } else { "cpu" }.into()),
         _ => match text.strip_prefix("cuda:").map(str::parse::<u16>) {
             Some(Ok(number)) => Ok(format!("cuda:{number}")),
-            _ => Err("cpu, cuda or cuda:N".into()),
+            _ => Err("cpu, cuda, cuda:N or auto".into()),
         },
     }
 }

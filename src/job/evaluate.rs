@@ -5,6 +5,7 @@ use std::mem::take;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cuts::Cuts;
 use super::served::{self, ServerSpec};
 use super::verify::judge;
 use super::{Arity, Context, Job, Port, resolve_as};
@@ -21,8 +22,18 @@ pub(super) struct Spec {
     pub samples: u32,
     #[serde(default = "one")]
     pub temperature: f64,
+    /// Draw from so many of the likeliest tokens; 0: from all.
+    #[serde(default)]
+    pub top_k: usize,
+    /// Draw from the fewest tokens that hold this much probability.
     #[serde(default = "one")]
     pub top_p: f64,
+    /// Draw from tokens with this share of the likeliest one's probability.
+    #[serde(default)]
+    pub min_p: f64,
+    /// Texts that end a response, besides the checkpoint's own end tokens.
+    #[serde(default)]
+    pub stop: Vec<String>,
     pub max_new_tokens: usize,
     /// Tasks sampled together in one batch.
     #[serde(default = "block")]
@@ -30,6 +41,9 @@ pub(super) struct Spec {
     /// Tasks of each set whose sampled responses are kept as datasets `rollouts` and `verdicts`.
     #[serde(default = "keep")]
     pub keep: usize,
+    /// What the model computes in.
+    #[serde(default)]
+    pub precision: super::rl::Precision,
     /// Ask a server in place of loading the checkpoint's weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSpec>,
@@ -38,19 +52,17 @@ pub(super) struct Spec {
 /// How a task set is sampled.
 pub(super) struct Mode {
     pub name: &'static str,
-    pub temperature: f64,
-    pub top_p: f64,
+    pub cuts: Cuts,
     pub samples: u32,
 }
 
 impl Spec {
     /// The modes that draw anything.
     pub fn modes(&self) -> Vec<Mode> {
-        let Spec { samples, temperature, top_p, .. } = *self;
-        let top_p = if temperature == 0.0 { 1.0 } else { top_p };
+        let cuts = Cuts::new(self.temperature, self.top_k, self.top_p, self.min_p);
         let modes = [
-            Mode { name: "greedy", temperature: 0.0, top_p: 1.0, samples: 1 },
-            Mode { name: "sampled", temperature, top_p, samples },
+            Mode { name: "greedy", cuts: Cuts::GREEDY, samples: 1 },
+            Mode { name: "sampled", cuts, samples: self.samples },
         ];
         modes.into_iter().filter(|mode| mode.samples > 0).collect()
     }
@@ -95,7 +107,7 @@ impl Scores {
                 level: task.level,
                 model: self.policy.clone(),
                 mode: mode.name.into(),
-                temperature: mode.temperature as f32,
+                temperature: mode.cuts.temperature as f32,
                 samples: mode.samples,
                 correct: judged.iter().filter(|v| v.correct).count() as u32,
                 format_ok: judged.iter().filter(|v| v.format_ok).count() as u32,
@@ -166,6 +178,9 @@ impl Job for Evaluate {
         let params = resolve_as::<Spec>(raw)?;
         if params["block"] == 0 {
             return Err(crate::Error::usage("block 0: at least 1 is needed"));
+        }
+        if params["stop"].as_array().is_some_and(|texts| texts.contains(&"".into())) {
+            return Err(crate::Error::usage("stop: an empty text would end every response"));
         }
         Ok(params)
     }

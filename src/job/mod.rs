@@ -4,6 +4,7 @@
 //! it reaches the asynchronous store through [`Context::wait`].
 
 mod context;
+mod cuts;
 mod demonstrate;
 mod driver;
 mod evaluate;

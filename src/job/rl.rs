@@ -73,6 +73,10 @@ pub(super) struct Spec {
     /// What weights and activations are in; with bf16 the optimizer keeps f32 masters.
     #[serde(default)]
     pub precision: Precision,
+    /// Learn low-rank adapters beside the blocks' matrices, and merge them into the weights at the
+    /// end; all other weights stay as they are.
+    #[serde(default)]
+    pub lora: Option<Lora>,
     /// Updates in a row that may be rejected because a loss or gradient is not finite.
     #[serde(default = "three")]
     pub max_rejected: usize,
@@ -145,6 +149,16 @@ pub(super) struct Overlong {
     pub buffer: usize,
     #[serde(default = "one")]
     pub factor: f64,
+}
+
+/// Low-rank adaptation (arXiv 2106.09685).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lora {
+    pub rank: usize,
+    /// What the adapters add is multiplied with alpha / rank. Twice the rank when absent.
+    #[serde(default)]
+    pub alpha: Option<f64>,
 }
 
 /// What the model is computed in. The model layer has the same, but not without libtorch.
@@ -244,9 +258,12 @@ impl Job for Rl {
 
     fn resolve(&self, raw: &Value) -> Result<Value> {
         let spec: Spec = parse(raw)?;
-        for (name, value) in
-            [("prompts", spec.prompts), ("samples", spec.samples), ("updates", spec.updates)]
-        {
+        for (name, value) in [
+            ("prompts", spec.prompts),
+            ("samples", spec.samples),
+            ("updates", spec.updates),
+            ("lora.rank", spec.lora.as_ref().map_or(1, |lora| lora.rank)),
+        ] {
             if value == 0 {
                 return Err(Error::usage(format!("{name} 0: at least 1 is needed")));
             }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cuts::Cuts;
 use super::served::{self, ServerSpec};
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::Result;
@@ -16,15 +17,34 @@ pub(super) struct Spec {
     pub samples: u32,
     /// 0 takes the likeliest token.
     pub temperature: f64,
+    /// Draw from so many of the likeliest tokens; 0: from all.
+    #[serde(default)]
+    pub top_k: usize,
+    /// Draw from the fewest tokens that hold this much probability.
     #[serde(default = "one")]
     pub top_p: f64,
+    /// Draw from tokens with this share of the likeliest one's probability.
+    #[serde(default)]
+    pub min_p: f64,
+    /// Texts that end a response, besides the checkpoint's own end tokens.
+    #[serde(default)]
+    pub stop: Vec<String>,
     pub max_new_tokens: usize,
     /// Tasks sampled together in one batch, and written as one part: what a shard consists of.
     #[serde(default = "block")]
     pub block: usize,
+    /// What the model computes in.
+    #[serde(default)]
+    pub precision: super::rl::Precision,
     /// Ask a server in place of loading the checkpoint's weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSpec>,
+}
+
+impl Spec {
+    pub fn cuts(&self) -> Cuts {
+        Cuts::new(self.temperature, self.top_k, self.top_p, self.min_p)
+    }
 }
 
 fn one() -> f64 {
@@ -60,6 +80,9 @@ impl Job for RolloutJob {
         let params = resolve_as::<Spec>(raw)?;
         if params["block"] == 0 {
             return Err(crate::Error::usage("block 0: at least 1 is needed"));
+        }
+        if params["stop"].as_array().is_some_and(|texts| texts.contains(&"".into())) {
+            return Err(crate::Error::usage("stop: an empty text would end every response"));
         }
         Ok(params)
     }

@@ -37,6 +37,10 @@ pub(super) struct Spec {
     /// What weights and activations are in; with bf16 the optimizer keeps f32 masters.
     #[serde(default)]
     pub precision: super::rl::Precision,
+    /// Learn low-rank adapters beside the blocks' matrices, and merge them into the weights at the
+    /// end; all other weights stay as they are.
+    #[serde(default)]
+    pub lora: Option<super::rl::Lora>,
     /// Updates in a row that may be rejected because a loss or gradient is not finite.
     #[serde(default = "three")]
     pub max_rejected: usize,
@@ -79,7 +83,11 @@ impl Job for Sft {
         "checkpoint"
     }
     fn resolve(&self, raw: &Value) -> Result<Value> {
-        resolve_as::<Spec>(raw)
+        let params = resolve_as::<Spec>(raw)?;
+        if params["lora"]["rank"] == 0 {
+            return Err(crate::Error::usage("lora.rank 0: at least 1 is needed"));
+        }
+        Ok(params)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
         super::with_torch!(context, super::train::sft::run(context))

@@ -20,11 +20,11 @@ impl Default for AdamWSettings {
     }
 }
 
-/// What a checkpoint stores of an optimizer: its moments as `m.<name>` and `v.<name>`, f32, and where
-/// the parameters are of another type, their masters as `p.<name>`.
+/// What a checkpoint stores of an optimizer: the parameters' masters as `p.<name>` and their moments as
+/// `m.<name>` and `v.<name>`, f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamWState {
-    pub moments: Weights,
+    pub tensors: Weights,
     pub step: u64,
 }
 
@@ -134,14 +134,20 @@ impl AdamW {
                 Device::Cpu => self.fused(&gradients, step)?,
                 _ => self.unfused(&gradients, step)?,
             }
-            for parameter in &mut self.parameters {
-                if parameter.tensor.f_kind()? != Kind::Float {
-                    let master = parameter.view(&self.masters)?;
-                    parameter.tensor.f_copy_(&master)?;
-                }
-            }
+            self.round()?;
             Ok(norm)
         })
+    }
+
+    /// Rounds the masters of parameters that are not f32.
+    fn round(&mut self) -> Result<()> {
+        for parameter in &mut self.parameters {
+            if parameter.tensor.f_kind()? != Kind::Float {
+                let master = parameter.view(&self.masters)?;
+                parameter.tensor.f_copy_(&master)?;
+            }
+        }
+        Ok(())
     }
 
     /// By operations of libtorch.
@@ -253,30 +259,29 @@ impl AdamW {
     }
 
     pub fn state(&self) -> Result<AdamWState> {
-        let mut moments = Weights::new();
-        let masters = self.sums.as_ref().map(|_| ("p", &self.masters));
-        for (prefix, buffer) in [("m", &self.m), ("v", &self.v)].into_iter().chain(masters) {
+        let mut tensors = Weights::new();
+        for (prefix, buffer) in [("p", &self.masters), ("m", &self.m), ("v", &self.v)] {
             let values = to_host(buffer)?;
             for Parameter { name, tensor, offset, .. } in &self.parameters {
                 let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
                 let start = *offset as usize;
                 let values = &values[start..start + tensor.numel()];
-                moments.insert(
+                tensors.insert(
                     format!("{prefix}.{name}"),
                     HostTensor::from_f32(shape, values, Dtype::F32),
                 );
             }
         }
-        Ok(AdamWState { moments, step: self.step })
+        Ok(AdamWState { tensors, step: self.step })
     }
 
-    /// Continues from a stored state of the same parameters.
+    /// Continues from a stored state of the same parameters: they, too, become what they were.
     pub fn restore(&mut self, state: &AdamWState) -> Result<()> {
         let load = |prefix: &str| -> Result<Tensor> {
             let mut values = Vec::with_capacity(self.masters.numel());
             for Parameter { name, tensor, .. } in &self.parameters {
                 let name = format!("{prefix}.{name}");
-                let moment = state.moments.get(&name).ok_or_else(|| {
+                let moment = state.tensors.get(&name).ok_or_else(|| {
                     Error::data(format!("optimizer state lacks the tensor `{name}`"))
                 })?;
                 if moment.len() != tensor.numel() {
@@ -290,13 +295,13 @@ impl AdamW {
             }
             Ok(Tensor::f_from_slice(&values)?.f_to_kind(Kind::Float)?)
         };
-        let (m, v) = (load("m")?, load("v")?);
-        let masters = self.sums.as_ref().map(|_| load("p")).transpose()?;
-        self.m = m.f_to_device(self.masters.device())?;
-        self.v = v.f_to_device(self.masters.device())?;
-        if let Some(masters) = masters {
-            tch::no_grad(|| self.masters.f_copy_(&masters).map(drop))?;
-        }
+        let (p, m, v) = (load("p")?, load("m")?, load("v")?);
+        tch::no_grad(|| -> Result<()> {
+            self.masters.f_copy_(&p)?;
+            self.m.f_copy_(&m)?;
+            self.v.f_copy_(&v)?;
+            self.round()
+        })?;
         self.step = state.step;
         Ok(())
     }

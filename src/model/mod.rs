@@ -3,6 +3,7 @@
 //! Everything here is synchronous. Tensors stay on the thread that made them.
 
 mod adamw;
+mod adapter;
 mod attend;
 mod batch;
 mod cache;

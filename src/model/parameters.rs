@@ -55,6 +55,7 @@ impl Transformer {
                     gate_up_bias: get_if(config.mlp_bias, "mlp.gate_up_proj.bias")?,
                     down: get("mlp.down_proj.weight")?,
                     down_bias: get_if(config.mlp_bias, "mlp.down_proj.bias")?,
+                    adapters: None,
                 })
             })
             .collect::<Result<_>>()?;

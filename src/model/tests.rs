@@ -159,7 +159,7 @@ fn a_restored_optimizer_continues_bit_for_bit() {
     assert_eq!(adamw.state().unwrap(), restored.state().unwrap());
 
     let mut lacking = state;
-    lacking.moments.remove("v.bias");
+    lacking.tensors.remove("v.bias");
     let error = restored.restore(&lacking).unwrap_err().to_string();
     assert_eq!(error, "optimizer state lacks the tensor `v.bias`");
 }

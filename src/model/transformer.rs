@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::adapter::{Adapters, adapted};
 use super::product::Product;
 use crate::checkpoint::ModelConfig;
 use crate::{Error, Result};
@@ -50,6 +51,7 @@ pub(super) struct Block {
     pub down: Tensor,
     /// (C)
     pub down_bias: Option<Tensor>,
+    pub adapters: Option<Adapters>,
 }
 
 /// A language model on a device.
@@ -129,7 +131,9 @@ impl Transformer {
         let Shape { heads, kv_heads, width, inner } = Shape::of(&self.config);
         let eps = self.config.rms_norm_eps;
         let normed = rms_norm(x, &block.input_norm, eps)?;
+        let adapters = block.adapters.as_ref();
         let qkv = product.linear(&normed, &block.qkv, block.qkv_bias.as_ref())?;
+        let qkv = adapted(qkv, &normed, adapters.map(|a| &a.qkv))?;
         let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, width])?; // (B, T, H + 2 KV, D)
         let [turning, v] = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
         let turning = match &block.qk_norm {
@@ -143,9 +147,13 @@ impl Transformer {
         let [q, k] = split(&rotate(&turning, cos, sin)?, [heads, kv_heads], 2)?;
         let attended = attend(&q, &k, &v)?.f_reshape([batch * length, heads * width])?;
         let x = product.add(x, &attended, &block.output, block.output_bias.as_ref())?;
+        let x = adapted(x, &attended, adapters.map(|a| &a.output))?;
         let normed = rms_norm(&x, &block.mlp_norm, eps)?;
         let gate_up = product.linear(&normed, &block.gate_up, block.gate_up_bias.as_ref())?;
-        product.add(&x, &gated(&gate_up, inner)?, &block.down, block.down_bias.as_ref())
+        let gate_up = adapted(gate_up, &normed, adapters.map(|a| &a.gate_up))?;
+        let inner = gated(&gate_up, inner)?;
+        let x = product.add(&x, &inner, &block.down, block.down_bias.as_ref())?;
+        adapted(x, &inner, adapters.map(|a| &a.down))
     }
 
     /// Next-token logits of hidden states (..., C) -> (..., V), f32 in either precision.

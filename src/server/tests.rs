@@ -6,7 +6,7 @@ use super::wire::Unfit;
 use super::*;
 
 fn asking(prompt: PromptForm, fields: Fields) -> Asking {
-    Asking { model: "m".into(), prompt, fields, stop_ids: vec![2, 5] }
+    Asking { model: "m".into(), prompt, fields, stop: vec![], stop_ids: vec![2, 5] }
 }
 
 fn request() -> Request {
@@ -16,7 +16,9 @@ fn request() -> Request {
         bare: false,
         max_tokens: 9,
         temperature: 0.5,
+        top_k: 0,
         top_p: 0.9,
+        min_p: 0.0,
         seed: 4,
     }
 }

@@ -37,6 +37,8 @@ pub struct Asking {
     pub fields: Fields,
     /// Ids that end a response.
     pub stop_ids: Vec<u32>,
+    /// Texts that end one.
+    pub stop: Vec<String>,
 }
 
 /// One response to ask for.
@@ -49,7 +51,11 @@ pub struct Request {
     pub max_tokens: usize,
     /// 0: greedy.
     pub temperature: f64,
+    /// 0: no cut.
+    pub top_k: usize,
     pub top_p: f64,
+    /// 0: no cut.
+    pub min_p: f64,
     /// Below 2^31, which every server takes.
     pub seed: u32,
 }
@@ -70,13 +76,18 @@ impl Asking {
             // One, though only the drawn token's is wanted: llama.cpp takes 0 for none.
             "logprobs": 1,
         });
+        if !self.stop.is_empty() {
+            body["stop"] = json!(self.stop);
+        }
         if self.fields == Fields::Openai {
             return body;
         }
         // vLLM takes absent ones from the model's generation_config.json, llama.cpp from its own
         // defaults (top_k 40, min_p 0.05).
-        body["top_k"] = json!(-1);
-        body["min_p"] = json!(0.0);
+        body["top_k"] = if request.top_k == 0 { json!(-1) } else { json!(request.top_k) };
+        body["min_p"] = json!(request.min_p);
+        // The row holds the stop text, as one of ours does.
+        body["include_stop_str_in_output"] = json!(true);
         body["repetition_penalty"] = json!(1.0);
         body["repeat_penalty"] = json!(1.0);
         body["presence_penalty"] = json!(0.0);

@@ -19,6 +19,8 @@ pub(super) struct Reader {
     pub logprobs: Logprobs,
     pub policy: String,
     pub max_new_tokens: usize,
+    /// Texts that end a response.
+    pub stop: Vec<String>,
 }
 
 /// A row, and how much of it is the server's word.
@@ -48,7 +50,9 @@ impl Reader {
             bare,
             max_tokens: self.max_new_tokens.min(room),
             temperature: 1.0,
+            top_k: 0,
             top_p: 1.0,
+            min_p: 0.0,
             seed: 0,
         })
     }
@@ -69,7 +73,7 @@ impl Reader {
             Ids::Given(ids) => (ids, None),
             Ids::Texts(texts) => {
                 let mut ids = self.tokenizer.encode(&text)?;
-                if finish == Finish::Stop {
+                if finish == Finish::Stop && !self.stop.iter().any(|stop| text.contains(stop)) {
                     // The model drew an end token; a trainer must see it.
                     ids.push(self.tokenizer.eos());
                 }
@@ -90,6 +94,8 @@ impl Reader {
         let comparable = self.logprobs == Logprobs::Tempered
             || request.temperature == 1.0
             || request.temperature == 0.0;
+        let response = if texts.is_some() { text } else { self.tokenizer.decode(&tokens)? };
+        let by_text = self.stop.iter().any(|stop| response.contains(stop.as_str()));
         let row = Rollout {
             task_id: task.task_id.clone(),
             family: task.family.clone(),
@@ -98,10 +104,11 @@ impl Reader {
             step: 0,
             policy: self.policy.clone(),
             prompt: request.text.to_string(),
-            response: if texts.is_some() { text } else { self.tokenizer.decode(&tokens)? },
+            response,
             tokens,
             logprobs: if aligned && comparable { logprobs } else { Vec::new() },
             stop: match finish {
+                Finish::Stop if by_text => "text".into(),
                 Finish::Stop => "end".into(),
                 Finish::Length => "length".into(),
             },

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let server = spec.server.as_ref().ok_or_else(|| Error::defect("no server"))?;
-    let served = Served::new(context, server, spec.seed, spec.max_new_tokens)?;
+    let served = Served::new(context, server, spec.seed, spec.max_new_tokens, &spec.stop)?;
     let mut scores = Scores::new(served.reader.policy.clone(), spec.keep);
     let sets: Vec<(String, Vec<Task>)> = context
         .inputs("tasks")
@@ -29,8 +29,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             .chunks(spec.block)
             .flat_map(|tasks| {
                 modes.iter().map(move |mode| {
-                    let Mode { temperature, top_p, samples, .. } = *mode;
-                    (mode, Block { tasks, samples, temperature, top_p })
+                    (mode, Block { tasks, samples: mode.samples, cuts: mode.cuts })
                 })
             })
             .collect();

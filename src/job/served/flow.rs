@@ -11,6 +11,7 @@ use super::Served;
 use crate::dataset::{Rollout, Task};
 use crate::entropy::Stream;
 use crate::job::Context;
+use crate::job::cuts::Cuts;
 use crate::server::Request;
 use crate::{Error, Result};
 
@@ -25,8 +26,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) struct Block<'a> {
     pub tasks: &'a [(u64, &'a Task)],
     pub samples: u32,
-    pub temperature: f64,
-    pub top_p: f64,
+    pub cuts: Cuts,
 }
 
 /// A block's rows, as far as they came: task by task, sample by sample.
@@ -99,9 +99,9 @@ impl Served {
                     prompt = Some((request, Stream::new(self.seed, "server", item)));
                 }
                 let Some((request, stream)) = &mut prompt else { continue };
-                let (temperature, top_p) = (block.temperature, block.top_p);
+                let Cuts { temperature, top_k, top_p, min_p } = block.cuts;
                 let seed = (stream.next_u64() >> 33) as u32;
-                let request = Request { temperature, top_p, seed, ..request.clone() };
+                let request = Request { temperature, top_k, top_p, min_p, seed, ..request.clone() };
                 let client = Arc::clone(&self.client);
                 let ask = async move { (b, place, client.complete(&request).await, request) };
                 running.spawn_on(ask, &context.runtime);

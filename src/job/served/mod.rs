@@ -57,6 +57,7 @@ impl Served {
         spec: &ServerSpec,
         seed: u64,
         max_new_tokens: usize,
+        stop: &[String],
     ) -> Result<Self> {
         let endpoint = context.server.clone().ok_or_else(|| {
             Error::usage(format!(
@@ -73,6 +74,7 @@ impl Served {
             prompt: spec.prompt,
             fields: spec.fields,
             stop_ids: checkpoint.stop_ids()?,
+            stop: stop.to_vec(),
         };
         context.device = "server".into();
         Ok(Self {
@@ -85,6 +87,7 @@ impl Served {
                 logprobs: spec.logprobs,
                 policy,
                 max_new_tokens,
+                stop: stop.to_vec(),
             },
             seed,
         })

@@ -16,17 +16,14 @@ const CHECKPOINT_EVERY: usize = 16;
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
     let server = spec.server.as_ref().ok_or_else(|| Error::defect("no server"))?;
-    let served = Served::new(context, server, spec.seed, spec.max_new_tokens)?;
+    let served = Served::new(context, server, spec.seed, spec.max_new_tokens, &spec.stop)?;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let items: Vec<(u64, &Task)> = (0..).zip(&tasks).collect();
     let (parts, blocks): (Vec<usize>, Vec<Block>) = items
         .chunks(spec.block)
         .enumerate()
         .filter(|(part, _)| context.shard.owns(*part))
-        .map(|(part, tasks)| {
-            let Spec { samples, temperature, top_p, .. } = spec;
-            (part, Block { tasks, samples, temperature, top_p })
-        })
+        .map(|(part, tasks)| (part, Block { tasks, samples: spec.samples, cuts: spec.cuts() }))
         .unzip();
     // Shards are small, and have no checkpoints; a whole rollout keeps what an earlier attempt drew.
     let whole = context.shard == Shard::WHOLE;

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::Task;
 use crate::job::Context;
 use crate::job::evaluate::{Mode, Scores, Spec};
-use crate::model::{self, Precision, Sampling, Transformer};
+use crate::model::{self, Sampling, Transformer};
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
@@ -18,7 +18,7 @@ pub fn run(context: &mut Context) -> Result<()> {
     let stops = checkpoint.stop_ids()?;
     let Checkpoint { config, tokenizer, weights, .. } = checkpoint;
     let device = model::device(&context.device)?;
-    let model = Transformer::load(&config, &weights, device, Precision::F32, false)?;
+    let model = Transformer::load(&config, &weights, device, spec.precision.of(), false)?;
     drop(weights); // the model holds its own copy
     let sets: Vec<(String, Vec<Task>)> = context
         .inputs("tasks")
@@ -30,12 +30,11 @@ pub fn run(context: &mut Context) -> Result<()> {
         model: &model,
         tokenizer: &tokenizer,
         stops: &stops,
+        stop: &spec.stop,
         sampling: Sampling {
-            temperature: mode.temperature,
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
-            top_p: mode.top_p,
-            ..Sampling::default()
+            ..mode.cuts.sampling()
         },
         samples: mode.samples,
         policy: &policy,

@@ -12,6 +12,8 @@ pub struct Sampler<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Ids that end a response.
     pub stops: &'a [u32],
+    /// Texts that end one.
+    pub stop: &'a [String],
     pub sampling: Sampling,
     pub samples: u32,
     /// Artifact id of the policy.
@@ -33,7 +35,9 @@ impl Sampler<'_> {
                 owners.push((task, text.clone()));
             }
         }
-        let drawn = sample(self.model, &Stops::at(self.stops), &requests, &self.sampling)?;
+        let decode = |tokens: &[u32]| self.tokenizer.decode(tokens);
+        let stops = Stops { ids: self.stops, texts: self.stop, decode: &decode };
+        let drawn = sample(self.model, &stops, &requests, &self.sampling)?;
         drawn
             .into_iter()
             .zip(requests)

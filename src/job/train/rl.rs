@@ -38,19 +38,16 @@ pub fn run(context: &mut Context) -> Result<()> {
     let start = saved.as_ref().map_or(0, |saved| saved.step);
     let mut metrics: Vec<Metric> = Vec::new();
     let mut loop_state = LoopState { kl_coefficient: spec.kl.coefficient, rejected: 0 };
-    let policy = Transformer::load(
-        &config,
-        saved.as_ref().map_or(&weights, |saved| &saved.weights),
-        device,
-        precision,
-        true,
-    )?;
+    let mut policy = Transformer::load(&config, &weights, device, precision, true)?;
     drop(weights); // the model holds its own copy
+    if let Some(lora) = &spec.lora {
+        policy.adapt(lora.rank, lora.alpha.unwrap_or(2.0 * lora.rank as f64), spec.seed)?;
+    }
     let reference = reference
         .map(|weights| Transformer::load(&config, &weights, device, precision, false))
         .transpose()?;
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
-    let mut optimizer = AdamW::new(policy.parameters(), settings)?;
+    let mut optimizer = AdamW::new(policy.trainable(), settings)?;
     if let Some(saved) = saved {
         optimizer.restore(&saved.optimizer)?;
         metrics = saved.metrics;
@@ -63,13 +60,14 @@ pub fn run(context: &mut Context) -> Result<()> {
     while let Some(iteration) = curriculum.iteration(index) {
         let step = index as u32 + 1;
         if iteration.fresh && index > 0 {
-            optimizer = AdamW::new(policy.parameters(), settings)?;
+            optimizer = AdamW::new(policy.trainable(), settings)?;
         }
         let clock = Instant::now();
         let sampler = Sampler {
             model: &policy,
             tokenizer: &tokenizer,
             stops: &stops,
+            stop: &[],
             sampling: Sampling {
                 temperature: spec.temperature,
                 max_new_tokens: spec.max_new_tokens,
@@ -145,7 +143,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         let failed = loop_state.rejected > spec.max_rejected;
         let due = index.is_multiple_of(spec.checkpoint_every);
         if index < curriculum.len() && (due || failed || context.stop.requested()) {
-            state::save(context, index, &policy, &optimizer, &metrics, loop_state)?;
+            state::save(context, index, &optimizer, &metrics, loop_state)?;
             context.check_stop()?;
         }
         if failed {
@@ -161,7 +159,7 @@ pub fn run(context: &mut Context) -> Result<()> {
     context.write_checkpoint(&Checkpoint {
         config,
         tokenizer,
-        weights: policy.by_checkpoint_name(optimizer.masters()?, spec.dtype)?,
+        weights: policy.by_checkpoint_name(policy.merged(optimizer.masters()?)?, spec.dtype)?,
         files,
     })
 }

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::Task;
 use crate::job::Context;
 use crate::job::rollout::Spec;
-use crate::model::{self, Precision, Sampling, Transformer};
+use crate::model::{self, Sampling, Transformer};
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
@@ -19,18 +19,17 @@ pub fn run(context: &mut Context) -> Result<()> {
     let Checkpoint { config, tokenizer, weights, .. } = checkpoint;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let device = model::device(&context.device)?;
-    let model = Transformer::load(&config, &weights, device, Precision::F32, false)?;
+    let model = Transformer::load(&config, &weights, device, spec.precision.of(), false)?;
     drop(weights); // the model holds its own copy
     let sampler = Sampler {
         model: &model,
         tokenizer: &tokenizer,
         stops: &stops,
+        stop: &spec.stop,
         sampling: Sampling {
-            temperature: spec.temperature,
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
-            top_p: spec.top_p,
-            ..Sampling::default()
+            ..spec.cuts().sampling()
         },
         samples: spec.samples,
         policy: &policy,

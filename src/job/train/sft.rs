@@ -31,16 +31,13 @@ pub fn run(context: &mut Context) -> Result<()> {
     let mut metrics: Vec<Metric> = Vec::new();
     let saved = state::resume(context)?;
     let start = saved.as_ref().map_or(0, |saved| saved.step);
-    let policy = Transformer::load(
-        &config,
-        saved.as_ref().map_or(&weights, |saved| &saved.weights),
-        device,
-        spec.precision.of(),
-        true,
-    )?;
+    let mut policy = Transformer::load(&config, &weights, device, spec.precision.of(), true)?;
     drop(weights); // the model holds its own copy
+    if let Some(lora) = &spec.lora {
+        policy.adapt(lora.rank, lora.alpha.unwrap_or(2.0 * lora.rank as f64), spec.seed)?;
+    }
     let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
-    let mut optimizer = AdamW::new(policy.parameters(), settings)?;
+    let mut optimizer = AdamW::new(policy.trainable(), settings)?;
     let mut loop_state = LoopState::default();
     if let Some(saved) = saved {
         optimizer.restore(&saved.optimizer)?;
@@ -104,7 +101,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         );
         let stopping = context.stop.requested() || loop_state.rejected > spec.max_rejected;
         if done < spec.steps && (stopping || done.is_multiple_of(spec.checkpoint_every)) {
-            state::save(context, done, &policy, &optimizer, &metrics, loop_state)?;
+            state::save(context, done, &optimizer, &metrics, loop_state)?;
             context.check_stop()?;
         }
         if loop_state.rejected > spec.max_rejected {
@@ -121,7 +118,7 @@ pub fn run(context: &mut Context) -> Result<()> {
     context.write_checkpoint(&Checkpoint {
         config,
         tokenizer,
-        weights: policy.by_checkpoint_name(optimizer.masters()?, spec.dtype)?,
+        weights: policy.by_checkpoint_name(policy.merged(optimizer.masters()?)?, spec.dtype)?,
         files,
     })
 }

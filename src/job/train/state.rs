@@ -3,16 +3,15 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Dtype, Weights, decode_safetensors, encode_safetensors};
+use crate::checkpoint::{decode_safetensors, encode_safetensors};
 use crate::dataset::{Metric, decode_parquet, encode_parquet};
 use crate::job::Context;
-use crate::model::{AdamW, AdamWState, Transformer};
+use crate::model::{AdamW, AdamWState};
 use crate::{Error, Result};
 
-/// A committed checkpoint inside a run: f32 weights, optimizer moments, metrics so far.
+/// A committed checkpoint inside a run: what is learnt and its moments, metrics so far.
 pub struct Saved {
     pub step: usize,
-    pub weights: Weights,
     pub optimizer: AdamWState,
     pub metrics: Vec<Metric>,
     pub loop_state: LoopState,
@@ -35,7 +34,6 @@ struct Progress {
     loop_state: LoopState,
 }
 
-const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
 /// Parquet, as the run commits them at its end.
@@ -45,18 +43,16 @@ const METRICS: &str = "metrics.parquet";
 pub fn save(
     context: &mut Context,
     step: usize,
-    model: &Transformer,
     optimizer: &AdamW,
     metrics: &[Metric],
     loop_state: LoopState,
 ) -> Result<()> {
-    let AdamWState { moments, step: updates } = optimizer.state()?;
+    let AdamWState { tensors, step: updates } = optimizer.state()?;
     let progress = Progress { updates, loop_state };
     context.commit_step(
         step as u64,
         vec![
-            (MODEL.into(), encode_safetensors(&model.weights(Dtype::F32)?)?),
-            (OPTIMIZER.into(), encode_safetensors(&moments)?),
+            (OPTIMIZER.into(), encode_safetensors(&tensors)?),
             (PROGRESS.into(), serde_json::to_vec(&progress).map_err(Error::defect)?.into()),
             (METRICS.into(), encode_parquet(metrics)?),
         ],
@@ -86,8 +82,7 @@ pub fn resume(context: &mut Context) -> Result<Option<Saved>> {
     tracing::info!(stage = context.progress.stage, step, "continuing from a checkpoint");
     Ok(Some(Saved {
         step: step as usize,
-        weights: decode_safetensors(object(MODEL)?)?,
-        optimizer: AdamWState { moments: decode_safetensors(object(OPTIMIZER)?)?, step: updates },
+        optimizer: AdamWState { tensors: decode_safetensors(object(OPTIMIZER)?)?, step: updates },
         metrics: decode_parquet(object(METRICS)?)?,
         loop_state,
     }))

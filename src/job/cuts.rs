@@ -1,0 +1,33 @@
+//! How tokens are drawn, for a model of ours and for a server.
+
+/// Temperature first, then the cuts in this order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cuts {
+    /// 0 takes the likeliest token.
+    pub temperature: f64,
+    /// 0: no cut.
+    pub top_k: usize,
+    /// 1: no cut.
+    pub top_p: f64,
+    /// 0: no cut.
+    pub min_p: f64,
+}
+
+impl Cuts {
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
+
+    /// Where the likeliest token is taken, nothing is left to cut.
+    pub fn new(temperature: f64, top_k: usize, top_p: f64, min_p: f64) -> Self {
+        match temperature {
+            0.0 => Self::GREEDY,
+            _ => Self { temperature, top_k, top_p, min_p },
+        }
+    }
+
+    /// The same for our own sampler.
+    #[cfg(feature = "torch")]
+    pub fn sampling(self) -> crate::model::Sampling {
+        let Self { temperature, top_k, top_p, min_p } = self;
+        crate::model::Sampling { temperature, top_k, top_p, min_p, ..Default::default() }
+    }
+}
