@@ -173,8 +173,12 @@ impl Tape<'_> {
     }
 }
 
-/// Follows `output` back with this gradient at it.
+/// Follows `output` back with this gradient at it. Nothing is done where nothing before it is learnt,
+/// as below the first adapter.
 fn pull(output: &Tensor, gradient: &Tensor) -> Result<()> {
+    if !output.requires_grad() {
+        return Ok(());
+    }
     // libtorch's binding starts from a scalar: one whose gradient at `output` is the one wanted.
     Ok(output.f_mul(&gradient.f_detach()?)?.f_sum(Kind::Float)?.f_backward()?)
 }
