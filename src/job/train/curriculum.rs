@@ -63,35 +63,32 @@ impl Curriculum {
         self.lessons.iter().map(|plan| plan.lesson.steps).sum()
     }
 
-    /// Iteration `index`, from 0: a function of the index alone.
-    pub fn iteration(&self, index: usize) -> Option<Iteration> {
+    /// The lesson that iteration `index` belongs to, by number, and the iteration's place in it.
+    fn lesson(&self, index: usize) -> Option<(usize, &Plan, usize)> {
         let mut nth = index;
         for (number, plan) in self.lessons.iter().enumerate() {
-            if nth >= plan.lesson.steps {
-                nth -= plan.lesson.steps;
-                continue;
+            if nth < plan.lesson.steps {
+                return Some((number, plan, nth));
             }
-            let name = format!("rl/lesson-{number}");
-            let mut tasks = self.take(&name, &plan.own, nth, self.prompts - plan.review);
-            tasks.extend(self.take(&format!("{name}/review"), &plan.earlier, nth, plan.review));
-            let lesson = &plan.lesson;
-            let (level, steps) = (lesson.level, lesson.steps);
-            return Some(Iteration { level, fresh: nth == 0, nth, steps, tasks });
+            nth -= plan.lesson.steps;
         }
         None
     }
 
+    /// Iteration `index`, from 0: a function of the index alone.
+    pub fn iteration(&self, index: usize) -> Option<Iteration> {
+        let (number, plan, nth) = self.lesson(index)?;
+        let name = format!("rl/lesson-{number}");
+        let mut tasks = self.take(&name, &plan.own, nth, self.prompts - plan.review);
+        tasks.extend(self.take(&format!("{name}/review"), &plan.earlier, nth, plan.review));
+        let Lesson { level, steps, .. } = plan.lesson;
+        Some(Iteration { level, fresh: nth == 0, nth, steps, tasks })
+    }
+
     /// `count` more tasks of the lesson that iteration `index` belongs to, for its refill `refill`.
     pub fn refill(&self, index: usize, refill: usize, count: usize) -> Vec<usize> {
-        let mut nth = index;
-        for (number, plan) in self.lessons.iter().enumerate() {
-            if nth < plan.lesson.steps {
-                let name = format!("rl/lesson-{number}/refill-{index}-{refill}");
-                return self.take(&name, &plan.own, 0, count);
-            }
-            nth -= plan.lesson.steps;
-        }
-        Vec::new()
+        let Some((number, plan, _)) = self.lesson(index) else { return Vec::new() };
+        self.take(&format!("rl/lesson-{number}/refill-{index}-{refill}"), &plan.own, 0, count)
     }
 
     /// The `nth` handful of `count` tasks of a pool in shuffled epochs.

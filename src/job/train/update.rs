@@ -93,7 +93,7 @@ struct Targets {
 
 impl Update<'_> {
     /// Updates the policy on the batch and returns what was measured; `None` when a loss or the
-    /// gradient is not finite: then nothing has changed.
+    /// gradient is not finite: that update and those that were to follow on this batch are left out.
     ///
     /// Loss = aggregate(policy loss + coefficient * KL - entropy * H), the KL only where its place
     /// is the loss. `sampler_gap` is the mean distance of the sampler's log-probabilities from the
