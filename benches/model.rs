@@ -53,13 +53,12 @@ fn training(model: &Transformer) -> triad::Result<()> {
     let start = Instant::now();
     for _ in 0..steps {
         for micro in micro_batches(&sequences, &rows, 4096, Device::Cpu)? {
-            micro.backward(model, false, |rows, logits| {
+            micro.backward(model, adamw.gradients(), false, |rows, logits| {
                 let targets = micro.targets.f_narrow(0, rows.start as i64, rows.len() as i64)?;
                 Ok(loss::token_logprobs(logits, &targets, 1.0)?.f_neg()?.f_mean(None)?)
             })?;
         }
         adamw.step(1e-3, 1.0)?;
-        adamw.zero_grad()?;
     }
     let rate = (steps * batch * length) as f64 / start.elapsed().as_secs_f64();
     println!("training, {batch} sequences of {length}: {rate:.0} tokens/s");

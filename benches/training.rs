@@ -44,17 +44,15 @@ fn main() -> Result<()> {
         let clock = Instant::now();
         let mut total = 0.0;
         for micro in micro_batches(&sequences, &rows, MICRO_BATCH_TOKENS, Device::Cpu)? {
-            micro.backward(&policy, false, |rows, logits| {
+            micro.backward(&policy, optimizer.gradients(), false, |rows, logits| {
                 let targets = micro.targets.f_narrow(0, rows.start as i64, rows.len() as i64)?;
                 let logp = loss::token_logprobs(logits, &targets, 1.0)?;
                 let loss = logp.f_sum(Kind::Float)?.f_div_scalar(-(tokens as f64))?;
                 total += loss.f_double_value(&[])?;
                 Ok(loss)
             })?;
-            optimizer.accumulate()?;
         }
         optimizer.step(1e-5, 1.0)?;
-        optimizer.zero_grad()?;
         println!("{} {tokens} {total}", clock.elapsed().as_secs_f64());
     }
     Ok(())

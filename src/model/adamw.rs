@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::gradients::Gradients;
+use super::product::slice_mut;
 use super::transformer::to_host;
 use crate::checkpoint::{Dtype, HostTensor, Weights};
 use crate::{Error, Result};
@@ -30,9 +32,9 @@ pub struct AdamWState {
 
 /// AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`, on f32 masters of the parameters.
 ///
-/// Masters and both moments lie in one flat buffer each, the decayed parameters first. An f32
-/// parameter becomes a view into the masters; one of another type is rounded from its master after
-/// each step.
+/// Masters, both moments and the gradients lie in one flat buffer each, in the order of the
+/// parameters. An f32 parameter becomes a view into the masters; one of another type is rounded from
+/// its master after each step.
 pub struct AdamW {
     settings: AdamWSettings,
     step: u64,
@@ -40,8 +42,7 @@ pub struct AdamW {
     masters: Tensor,
     m: Tensor,
     v: Tensor,
-    /// Gradients of the parameters that are not f32, added up in f32 (see [`AdamW::accumulate`]).
-    sums: Option<Tensor>,
+    gradients: Gradients,
 }
 
 struct Parameter {
@@ -49,13 +50,16 @@ struct Parameter {
     tensor: Tensor,
     /// In the flat buffers.
     offset: i64,
-    /// Matrices are decayed, norms and biases are not.
-    decayed: bool,
 }
 
 impl Parameter {
     fn size(&self) -> i64 {
         self.tensor.numel() as i64
+    }
+
+    /// Matrices are, norms and biases are not.
+    fn decayed(&self) -> bool {
+        self.tensor.dim() > 1
     }
 
     fn view(&self, flat: &Tensor) -> Result<Tensor> {
@@ -80,20 +84,17 @@ struct Step {
 }
 
 impl AdamW {
-    /// Takes over the storage of `parameters` (see [`super::Transformer::parameters`]).
+    /// Takes over the storage of `parameters` (see [`super::Transformer::trainable`]).
     pub fn new(parameters: Vec<(String, Tensor)>, settings: AdamWSettings) -> Result<Self> {
-        let (matrices, vectors): (Vec<_>, Vec<_>) =
-            parameters.into_iter().partition(|(_, tensor)| tensor.dim() > 1);
-        let mut placed = Vec::with_capacity(matrices.len() + vectors.len());
+        let gradients = Gradients::new(&parameters)?;
+        let mut placed = Vec::with_capacity(parameters.len());
         let mut offset = 0;
-        for (name, tensor) in matrices.into_iter().chain(vectors) {
-            let decayed = tensor.dim() > 1;
-            let parameter = Parameter { name, tensor, offset, decayed };
+        for (name, tensor) in parameters {
+            let parameter = Parameter { name, tensor, offset };
             offset += parameter.size();
             placed.push(parameter);
         }
-        let options = (Kind::Float, placed.first().map_or(Device::Cpu, |p| p.tensor.device()));
-        let masters = Tensor::f_zeros([offset], options)?;
+        let masters = gradients.flat().f_zeros_like()?;
         for parameter in &mut placed {
             let mut view = parameter.view(&masters)?;
             view.f_copy_(&parameter.tensor.f_detach()?)?;
@@ -102,19 +103,25 @@ impl AdamW {
             }
         }
         let (m, v) = (masters.f_zeros_like()?, masters.f_zeros_like()?);
-        let wide = placed.iter().all(|p| p.tensor.kind() == Kind::Float);
-        let sums = if wide { None } else { Some(masters.f_zeros_like()?) };
-        Ok(Self { settings, step: 0, parameters: placed, masters, m, v, sums })
+        Ok(Self { settings, step: 0, parameters: placed, masters, m, v, gradients })
     }
 
-    /// One update from the accumulated gradients, scaled down so that their norm is at most `clip`
-    /// (infinite: never). Gives the norm before. A norm that is not finite changes nothing.
+    /// Where the backward passes add up what [`AdamW::step`] takes.
+    pub fn gradients(&self) -> &Gradients {
+        &self.gradients
+    }
+
+    /// One update from [`AdamW::gradients`], scaled down so that their norm is at most `clip`
+    /// (infinite: never), which become 0. Gives the norm before. Where that is not finite, nothing
+    /// is learnt.
     pub fn step(&mut self, lr: f64, clip: f64) -> Result<f64> {
         tch::no_grad(|| {
-            let gradients = self.gradients()?;
-            let norms = gradients.iter().map(|g| Ok(g.f_norm()?)).collect::<Result<Vec<_>>>()?;
+            let norms =
+                self.parameters.iter().map(|p| Ok(p.view(self.gradients.flat())?.f_norm()?));
+            let norms = norms.collect::<Result<Vec<_>>>()?;
             let norm = Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?;
             if !norm.is_finite() {
+                self.gradients.zero()?;
                 return Ok(norm);
             }
             self.step += 1;
@@ -131,8 +138,11 @@ impl AdamW {
                 eps: self.settings.eps,
             };
             match self.masters.device() {
-                Device::Cpu => self.fused(&gradients, step)?,
-                _ => self.unfused(&gradients, step)?,
+                Device::Cpu => self.fused(step)?,
+                _ => {
+                    self.unfused(step)?;
+                    self.gradients.zero()?;
+                }
             }
             self.round()?;
             Ok(norm)
@@ -151,12 +161,12 @@ impl AdamW {
     }
 
     /// By operations of libtorch.
-    fn unfused(&mut self, gradients: &[Tensor], step: Step) -> Result<()> {
-        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
+    fn unfused(&mut self, step: Step) -> Result<()> {
+        for parameter in &self.parameters {
             let view = |flat| parameter.view(flat);
             let (mut p, mut m, mut v) = (view(&self.masters)?, view(&self.m)?, view(&self.v)?);
-            let gradient = gradient.f_mul_scalar(step.scale)?;
-            if parameter.decayed {
+            let gradient = view(self.gradients.flat())?.f_mul_scalar(step.scale)?;
+            if parameter.decayed() {
                 let _ = p.f_mul_scalar_(step.keep)?;
             }
             let _ = m.f_lerp_(&gradient, 1.0 - step.b1)?;
@@ -173,29 +183,27 @@ impl AdamW {
     }
 
     /// In one pass over memory, which bounds a step, on libtorch's number of threads.
-    fn fused(&mut self, gradients: &[Tensor], step: Step) -> Result<()> {
+    fn fused(&mut self, step: Step) -> Result<()> {
         const CHUNK: usize = 1 << 16;
         let threads = tch::get_num_threads().max(1) as usize;
         let mut shares: Vec<Vec<Chunk>> = (0..threads).map(|_| Vec::new()).collect();
         let (mut p, mut m, mut v) =
-            (numbers(&mut self.masters)?, numbers(&mut self.m)?, numbers(&mut self.v)?);
+            (slice_mut(&mut self.masters)?, slice_mut(&mut self.m)?, slice_mut(&mut self.v)?);
+        let mut flat = self.gradients.flat().shallow_clone();
+        let mut g = slice_mut(&mut flat)?;
         let mut number = 0;
-        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
-            let step = Step { keep: if parameter.decayed { step.keep } else { 1.0 }, ..step };
-            // SAFETY: contiguous f32 numbers on the CPU, see `gradients`, which nobody changes.
-            let mut g = unsafe {
-                std::slice::from_raw_parts(gradient.data_ptr().cast::<f32>(), gradient.numel())
-            };
-            while !g.is_empty() {
-                let size = g.len().min(CHUNK);
-                let chunk;
-                (chunk, g) = g.split_at(size);
-                let [p, m, v] = [&mut p, &mut m, &mut v].map(|rest| {
+        for parameter in &self.parameters {
+            let step = Step { keep: if parameter.decayed() { step.keep } else { 1.0 }, ..step };
+            let mut left = parameter.tensor.numel();
+            while left > 0 {
+                let size = left.min(CHUNK);
+                left -= size;
+                let [p, m, v, g] = [&mut p, &mut m, &mut v, &mut g].map(|rest| {
                     let (chunk, after) = std::mem::take(rest).split_at_mut(size);
                     *rest = after;
                     chunk
                 });
-                shares[number % threads].push(Chunk { step, p, m, v, g: chunk });
+                shares[number % threads].push(Chunk { step, p, m, v, g });
                 number += 1;
             }
         }
@@ -207,49 +215,6 @@ impl AdamW {
             own.into_iter().flatten().for_each(Chunk::update);
         });
         Ok(())
-    }
-
-    /// Forgets the accumulated gradients.
-    pub fn zero_grad(&mut self) -> Result<()> {
-        for parameter in &mut self.parameters {
-            parameter.tensor.zero_grad();
-        }
-        if let Some(sums) = &mut self.sums {
-            let _ = sums.f_zero_()?;
-        }
-        Ok(())
-    }
-
-    /// After each micro-batch: libtorch adds gradients up in the parameters' own type, and in
-    /// bfloat16 the small ones would be rounded away. Does nothing for f32.
-    pub fn accumulate(&mut self) -> Result<()> {
-        let Some(sums) = &self.sums else { return Ok(()) };
-        tch::no_grad(|| {
-            for parameter in &mut self.parameters {
-                let mut gradient = parameter.tensor.f_grad()?;
-                if gradient.defined() {
-                    let _ = parameter.view(sums)?.f_add_(&gradient)?;
-                    let _ = gradient.f_zero_()?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// The gradients of the parameters, f32. One that took no part has zeros.
-    fn gradients(&mut self) -> Result<Vec<Tensor>> {
-        self.accumulate()?;
-        let gradient = |parameter: &Parameter| {
-            if let Some(sums) = &self.sums {
-                return parameter.view(sums);
-            }
-            let gradient = parameter.tensor.f_grad()?;
-            match gradient.defined() {
-                true => Ok(gradient.f_contiguous()?),
-                false => Ok(parameter.tensor.f_zeros_like()?),
-            }
-        };
-        self.parameters.iter().map(gradient).collect()
     }
 
     /// The f32 masters by the parameters' names: what a checkpoint holds.
@@ -318,7 +283,7 @@ struct Chunk<'a> {
     p: &'a mut [f32],
     m: &'a mut [f32],
     v: &'a mut [f32],
-    g: &'a [f32],
+    g: &'a mut [f32],
 }
 
 impl Chunk<'_> {
@@ -327,25 +292,12 @@ impl Chunk<'_> {
         let [scale, keep, rate, root, eps] =
             [step.scale, step.keep, step.rate, step.root, step.eps].map(|x| x as f32);
         let [fresh, b2, square] = [1.0 - step.b1, step.b2, 1.0 - step.b2].map(|x| x as f32);
-        for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-            let g = g * scale;
+        for (((p, m), v), gradient) in p.iter_mut().zip(m).zip(v).zip(g) {
+            let g = *gradient * scale;
+            *gradient = 0.0;
             *m += fresh * (g - *m);
             *v = b2 * *v + square * (g * g);
             *p = keep * *p - rate * (*m / (v.sqrt() / root + eps));
         }
     }
-}
-
-/// The numbers of a flat f32 buffer on the CPU.
-fn numbers(flat: &mut Tensor) -> Result<&mut [f32]> {
-    let (pointer, size) = (flat.data_ptr().cast::<f32>(), flat.numel());
-    if pointer.is_null() && size > 0 {
-        return Err(Error::defect("an optimizer buffer without memory"));
-    }
-    if size == 0 {
-        return Ok(&mut []);
-    }
-    // SAFETY: the buffer is contiguous f32 on the CPU, and its only owner is borrowed. Parameters
-    // are views into it, but nothing reads or writes them during a step.
-    Ok(unsafe { std::slice::from_raw_parts_mut(pointer, size) })
 }

@@ -10,10 +10,10 @@ use crate::entropy::Stream;
 /// What is learnt beside a matrix W (N, K): x W^T + scale (x A^T) B^T.
 pub(super) struct Adapter {
     /// A, (r, K)
-    down: Tensor,
+    pub down: Tensor,
     /// B, (N, r)
-    up: Tensor,
-    scale: f64,
+    pub up: Tensor,
+    pub scale: f64,
 }
 
 /// The adapters of a block.
@@ -174,10 +174,9 @@ mod tests {
                 let targets = micro.targets.narrow(0, rows.start as i64, rows.len() as i64);
                 Ok(loss::token_logprobs(logits, &targets, 1.0)?.neg().sum(Kind::Float))
             };
-            micro.backward(model, true, nll).unwrap();
+            micro.backward(model, optimizer.gradients(), true, nll).unwrap();
         }
         optimizer.step(0.01, 1.0).unwrap();
-        optimizer.zero_grad().unwrap();
     }
 
     fn hidden(model: &Transformer) -> Tensor {

@@ -7,11 +7,11 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+#[cfg(target_arch = "x86_64")]
+use super::lanes::Lanes;
 use super::product::Number;
 use super::threads::{Parts, share};
 use crate::{Error, Result};
-#[cfg(target_arch = "x86_64")]
-use avx2::Lanes;
 
 /// R rows of KV independent problems, each of G queries over two stretches of slots: the prompt's,
 /// which several rows may share, and the row's own.

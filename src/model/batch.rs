@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::gradients::Gradients;
 use super::packed::Packed;
+#[cfg(target_arch = "x86_64")]
+use super::train::{self, Pass};
 use super::{Transformer, loss};
 use crate::Result;
 
@@ -96,9 +99,26 @@ impl MicroBatch {
         })
     }
 
-    /// Adds to the parameters' gradients those of the sum of what `loss` gives: it gets some of the
-    /// response tokens at a time, as a range of 0..N, with their logits (n, V).
+    /// Adds to `gradients` those of the sum of what `loss` gives: it gets some of the response
+    /// tokens at a time, as a range of 0..N, with their logits (n, V), f32.
     pub fn backward(
+        &self,
+        policy: &Transformer,
+        gradients: &Gradients,
+        recompute: bool,
+        loss: impl FnMut(Range<usize>, &Tensor) -> Result<Tensor>,
+    ) -> Result<()> {
+        #[cfg(target_arch = "x86_64")]
+        if train::serves(policy) {
+            let pass = Pass::new(policy, &self.packed)?;
+            return pass.backward(&self.positions, recompute, gradients, loss);
+        }
+        self.backward_by_autograd(policy, recompute, loss)?;
+        gradients.collect()
+    }
+
+    /// The same by libtorch, at the parameters themselves.
+    fn backward_by_autograd(
         &self,
         policy: &Transformer,
         recompute: bool,
@@ -114,8 +134,7 @@ impl MicroBatch {
     /// Log-probabilities of the response tokens at `temperature`: (N), without a gradient.
     pub fn logprobs(&self, model: &Transformer, temperature: f64) -> Result<Tensor> {
         no_grad(|| {
-            let hidden = model.tape(&self.packed, false)?.hidden;
-            let hidden = hidden.f_index_select(0, &self.positions)?;
+            let hidden = self.hidden(model)?;
             let parts = model
                 .head_rows(&hidden)
                 .into_iter()
@@ -131,6 +150,16 @@ impl MicroBatch {
                 false => Ok(Tensor::f_cat(&parts, 0)?),
             }
         })
+    }
+
+    /// Final hidden states whose next token is a response token, (N, C), without a gradient.
+    fn hidden(&self, model: &Transformer) -> Result<Tensor> {
+        #[cfg(target_arch = "x86_64")]
+        if train::serves(model) {
+            return Pass::new(model, &self.packed)?.hidden(&self.positions);
+        }
+        let hidden = model.tape(&self.packed, false)?.hidden;
+        Ok(hidden.f_index_select(0, &self.positions)?)
     }
 
     /// `values`, one list per sequence of the whole batch, of these tokens: (N) f32.
@@ -186,14 +215,19 @@ mod tests {
     }
 
     /// Gradients of a loss in which every token has another weight.
-    fn gradients(model: &Transformer, budget: usize, recompute: bool) -> Vec<(String, Tensor)> {
+    fn gradients(
+        model: &Transformer,
+        budget: usize,
+        recompute: bool,
+        autograd: bool,
+    ) -> Vec<(String, Tensor)> {
         let sequences = sequences();
         let rows: Vec<usize> = (0..sequences.len()).collect();
         let weights: Vec<Vec<f32>> = sequences
             .iter()
             .map(|s| (0..s.response.len()).map(|i| 0.1 + (i % 5) as f32).collect())
             .collect();
-        model.parameters().iter_mut().for_each(|(_, p)| p.zero_grad());
+        let gradients = Gradients::new(&model.parameters()).unwrap();
         for micro in micro_batches(&sequences, &rows, budget, Device::Cpu).unwrap() {
             let weights = micro.gather(&weights).unwrap();
             let loss = |rows: Range<usize>, logits: &Tensor| {
@@ -201,9 +235,15 @@ mod tests {
                 let logp = loss::token_logprobs(logits, &cut(&micro.targets), 0.7)?;
                 Ok((logp * cut(&weights)).sum(Kind::Float))
             };
-            micro.backward(model, recompute, loss).unwrap();
+            if autograd {
+                micro.backward_by_autograd(model, recompute, loss).unwrap();
+                gradients.collect().unwrap();
+            } else {
+                micro.backward(model, &gradients, recompute, loss).unwrap();
+            }
         }
-        model.parameters().into_iter().map(|(name, p)| (name, p.grad().copy())).collect()
+        let of = |(name, _): (String, Tensor)| (name.clone(), gradients.of(&name).unwrap());
+        model.parameters().into_iter().map(of).collect()
     }
 
     /// The same, one padded batch, all logits at once.
@@ -233,12 +273,15 @@ mod tests {
     fn micro_batches_do_not_change_the_gradient() {
         let model = model();
         let whole = padded(&model);
-        for (budget, recompute) in
-            [(1, false), (60, false), (60, true), (4096, false), (4096, true)]
-        {
-            for ((name, a), (_, b)) in whole.iter().zip(gradients(&model, budget, recompute)) {
-                let far = ((a - b).abs().max() / a.abs().max()).double_value(&[]);
-                assert!(far < 1e-6, "{name}, {budget} tokens, recompute {recompute}: {far}");
+        for autograd in [false, true] {
+            for (budget, recompute) in
+                [(1, false), (60, false), (60, true), (4096, false), (4096, true)]
+            {
+                let own = gradients(&model, budget, recompute, autograd);
+                for ((name, a), (_, b)) in whole.iter().zip(own) {
+                    let far = ((a - b).abs().max() / a.abs().max()).double_value(&[]);
+                    assert!(far < 1e-6, "{name}, {budget} tokens, {recompute} {autograd}: {far}");
+                }
             }
         }
     }

@@ -9,6 +9,9 @@ mod batch;
 mod cache;
 mod device;
 mod draw;
+mod gradients;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub mod loss;
 mod packed;
 mod parameters;
@@ -17,11 +20,14 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 mod threads;
+#[cfg(target_arch = "x86_64")]
+mod train;
 mod transformer;
 
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use batch::{MicroBatch, Sequence, micro_batches};
 pub use device::{device, set_threads};
+pub use gradients::Gradients;
 pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
 pub use transformer::{Precision, Transformer};
 

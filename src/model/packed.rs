@@ -39,6 +39,22 @@ impl Packed {
         Ok(Self { ids, positions: put(positions)?, runs, longest })
     }
 
+    /// (1, N), i64.
+    pub(super) fn ids(&self) -> &Tensor {
+        &self.ids
+    }
+
+    /// The sequences as ranges of tokens.
+    pub(super) fn sequences(&self) -> Vec<Range<usize>> {
+        let lengths = self.runs.iter().flat_map(|&[count, length]| (0..count).map(move |_| length));
+        let end = |end: &mut usize, length: i64| {
+            let start = *end;
+            *end += length as usize;
+            Some(start..*end)
+        };
+        lengths.scan(0, end).collect()
+    }
+
     /// Causal attention within each sequence: q (1, N, H, D), k and v (1, N, KV, D) -> (N, H * D).
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let mut parts = Vec::with_capacity(self.runs.len());
@@ -94,8 +110,8 @@ impl Transformer {
         Ok(Tape { model: self, batch, hidden, inputs })
     }
 
-    /// The rotary tables at each token, (N, 1, D), in the model's kind.
-    fn angles(&self, batch: &Packed) -> Result<(Tensor, Tensor)> {
+    /// The rotary tables of the positions that the batch has, (T, 1, D), f32.
+    pub(super) fn rotary(&self, batch: &Packed) -> Result<(Tensor, Tensor)> {
         let limit = self.config.max_position_embeddings;
         if batch.longest as usize > limit {
             return Err(Error::data(format!(
@@ -103,7 +119,12 @@ impl Transformer {
                 batch.longest
             )));
         }
-        let (cos, sin) = rotary_table(&self.config, batch.longest, self.device())?;
+        rotary_table(&self.config, batch.longest, self.device())
+    }
+
+    /// The same at each token, (N, 1, D), in the model's kind.
+    fn angles(&self, batch: &Packed) -> Result<(Tensor, Tensor)> {
+        let (cos, sin) = self.rotary(batch)?;
         let kind = self.embedding.f_kind()?;
         let at = |table: Tensor| -> Result<Tensor> {
             Ok(table.f_index_select(0, &batch.positions)?.f_to_kind(kind)?)

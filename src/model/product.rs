@@ -2,14 +2,16 @@
 //!
 //! libtorch multiplies large matrices well. With one row it reads weights at a quarter of the
 //! memory's speed (2 cores of a Zen 4: 12 of 47 GB/s), and its bf16 products round their results.
-//! So where the machine has AVX-512 (and its bf16 instructions, for bf16 weights), a kernel of ours
-//! multiplies; it reads the weights as they lie, so there is no second copy of them.
+//! So on x86 with AVX2 or AVX-512 a kernel of ours multiplies; it reads the weights as they lie, so
+//! there is no second copy of them.
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+mod x86;
 
 use tch::{Device, Kind, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use super::lanes;
 use super::threads;
 use super::transformer::Transformer;
 use crate::{Error, Result};
@@ -18,7 +20,7 @@ use crate::{Error, Result};
 const LARGE: usize = 32 << 20;
 
 /// How activations are multiplied with weights. Activations and results are f32; with weights in
-/// bf16 the activations are rounded to bf16 for the product, and its sums are f32.
+/// bf16 and AVX-512 the activations are rounded to bf16 for the product, and its sums are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Product {
     /// By libtorch, with gradients.
@@ -74,18 +76,18 @@ impl Product {
     }
 }
 
-/// Whether the machine has what the kernel needs. Not optimized, it is slower than libtorch.
+/// Whether the machine has what a kernel needs. Not optimized, it is slower than libtorch.
 fn supports(kind: Kind) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return cfg!(optimized)
-        && is_x86_feature_detected!("avx512f")
-        && match kind {
-            Kind::Float => true,
-            Kind::BFloat16 => is_x86_feature_detected!("avx512bf16"),
-            _ => false,
-        };
+    return lanes::available() && matches!(kind, Kind::Float | Kind::BFloat16);
     #[cfg(not(target_arch = "x86_64"))]
     return false;
+}
+
+/// Whether bf16 numbers are multiplied as they are, without widening them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn multiplies_bf16() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
 }
 
 fn fits(weight: &Tensor) -> bool {
@@ -142,9 +144,14 @@ struct Problem<'a> {
 impl Problem<'_> {
     #[cfg(target_arch = "x86_64")]
     fn solve(&self, weight: &Tensor, out: &mut [f32]) -> Result<()> {
+        let threads = threads::available();
         match weight.kind() {
-            Kind::Float => avx512::single::solve(self, slice(weight)?, out, threads::available()),
-            _ => avx512::half::solve(self, slice(weight)?, out, threads::available()),
+            Kind::Float if is_x86_feature_detected!("avx512f") => {
+                x86::single512::solve(self, slice(weight)?, out, threads)
+            }
+            Kind::Float => x86::single256::solve(self, slice(weight)?, out, threads),
+            _ if multiplies_bf16() => x86::half512::solve(self, slice(weight)?, out, threads),
+            _ => x86::half256::solve(self, slice(weight)?, out, threads),
         }
         Ok(())
     }
@@ -197,12 +204,10 @@ mod tests {
     #[test]
     fn the_kernel_is_a_product() {
         tch::set_num_threads(2);
+        if !lanes::available() {
+            return;
+        }
         for kind in [Kind::Float, Kind::BFloat16] {
-            let machine = is_x86_feature_detected!("avx512f")
-                && (kind == Kind::Float || is_x86_feature_detected!("avx512bf16"));
-            if !machine {
-                continue;
-            }
             for rows in [1, 2, 3, 4, 7, 15, 16, 17, 40, 64, 65, 150] {
                 for (inner, columns) in [(32, 1), (96, 5), (64, 131)] {
                     let on = (Kind::Float, Device::Cpu);
@@ -210,7 +215,11 @@ mod tests {
                     let weight = Tensor::randn([columns, inner], on).to_kind(kind);
                     let (bias, sum) =
                         (Tensor::randn([columns], on), Tensor::randn([rows, columns], on));
-                    let double = |t: &Tensor| t.to_kind(kind).to_kind(Kind::Double);
+                    let rounds = kind == Kind::Float || multiplies_bf16();
+                    let double = |t: &Tensor| match rounds {
+                        true => t.to_kind(kind).to_kind(Kind::Double),
+                        false => t.to_kind(Kind::Double),
+                    };
                     let expected = double(&x).matmul(&double(&weight).transpose(0, 1));
                     for addend in [None, Some(&bias), Some(&sum)] {
                         let ours = multiply(&x, &weight, addend).unwrap();

@@ -45,6 +45,11 @@ impl Sums {
         self.updates += 1.0;
     }
 
+    /// Whether the weights are still those that sampled.
+    pub fn before_updates(&self) -> bool {
+        self.updates == 0.0
+    }
+
     /// By metric name.
     pub fn metrics(&self) -> Vec<(&'static str, f64)> {
         let updates = (self.updates > 0.0).then_some(self.updates);

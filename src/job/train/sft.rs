@@ -66,7 +66,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         let rows: Vec<usize> = (0..sequences.len()).collect();
         for micro in micro_batches(&sequences, &rows, spec.micro_batch_tokens, device)? {
             let weights = micro.per_token(&weights)?;
-            micro.backward(&policy, spec.recompute, |rows, logits| {
+            micro.backward(&policy, optimizer.gradients(), spec.recompute, |rows, logits| {
                 let (start, length) = (rows.start as i64, rows.len() as i64);
                 let targets = micro.targets.f_narrow(0, start, length)?;
                 let logp = loss::token_logprobs(logits, &targets, 1.0)?;
@@ -74,14 +74,15 @@ pub fn run(context: &mut Context) -> Result<()> {
                 total -= part.f_double_value(&[])?;
                 Ok(part.f_neg()?)
             })?;
-            optimizer.accumulate()?;
         }
         let share = rate::share(step, spec.steps, spec.warmup, 0.1);
         let norm = match total.is_finite() {
             true => optimizer.step(spec.learning_rate * share, spec.clip)?,
-            false => total,
+            false => {
+                optimizer.gradients().zero()?;
+                total
+            }
         };
-        optimizer.zero_grad()?;
         let done = step + 1;
         if norm.is_finite() {
             loop_state.rejected = 0;

@@ -9,7 +9,7 @@ use crate::advantage::{advantages, overlong};
 use crate::dataset::{Rollout, Verdict};
 use crate::entropy::Stream;
 use crate::job::rl::{Aggregation, KlKind, KlPlace, Spec};
-use crate::model::{AdamW, MicroBatch, Sequence, Transformer, loss, micro_batches};
+use crate::model::{AdamW, Gradients, MicroBatch, Sequence, Transformer, loss, micro_batches};
 
 /// The responses to learn from.
 pub struct Batch {
@@ -117,16 +117,15 @@ impl Update<'_> {
             }
             let before = sums.loss;
             for micro in micro_batches(&batch.sequences, rows, spec.micro_batch_tokens, device)? {
-                self.micro(&micro, &targets, batch, &weights, number == 0, &mut sums)?;
-                optimizer.accumulate()?;
+                let learnt = optimizer.gradients();
+                self.micro(&micro, &targets, batch, &weights, learnt, &mut sums)?;
                 // The weights are as before: what is not finite has touched gradients only.
                 if !sums.loss.is_finite() {
-                    optimizer.zero_grad()?;
+                    optimizer.gradients().zero()?;
                     return Ok(None);
                 }
             }
             let norm = optimizer.step(self.learning_rate, spec.max_gradient_norm)?;
-            optimizer.zero_grad()?;
             if !norm.is_finite() {
                 return Ok(None);
             }
@@ -175,7 +174,7 @@ impl Update<'_> {
         targets: &Targets,
         batch: &Batch,
         weights: &[f64],
-        first: bool,
+        gradients: &Gradients,
         sums: &mut Sums,
     ) -> Result<()> {
         let Self { spec, .. } = *self;
@@ -185,7 +184,7 @@ impl Update<'_> {
         let ratios = targets.weights.as_ref().map(|ratios| micro.gather(ratios)).transpose()?;
         let reference = targets.reference.as_ref().map(|logp| micro.gather(logp)).transpose()?;
         let weights = micro.per_token(weights)?;
-        micro.backward(self.policy, spec.recompute, |rows, logits| {
+        micro.backward(self.policy, gradients, spec.recompute, |rows, logits| {
             let cut = |tensor: &Tensor| tensor.f_narrow(0, rows.start as i64, rows.len() as i64);
             let logp = loss::token_logprobs(logits, &cut(&micro.targets)?, spec.temperature)?;
             let (old, advantages) = (cut(&old)?, cut(&advantages)?);
@@ -206,7 +205,7 @@ impl Update<'_> {
                 sums.entropy.add(&entropy)?;
             }
             sums.clipped.add(&loss::clipped(&logp, &old, &advantages, clip)?)?;
-            if first {
+            if sums.before_updates() {
                 sums.gap.add(&logp.f_sub(&cut(&sampler)?)?.f_abs()?)?;
             }
             let total = each.f_mul(&cut(&weights)?)?.f_sum(Kind::Float)?;

@@ -3,35 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Attention, Slots};
-
-const LANES: usize = 8;
-
-/// A number of the cache, eight at a time.
-pub(in super::super) trait Lanes: Copy {
-    /// # Safety
-    /// The machine has AVX2, and eight numbers lie at `from`.
-    unsafe fn eight(from: *const Self) -> __m256;
-}
-
-impl Lanes for f32 {
-    #[inline(always)]
-    unsafe fn eight(from: *const Self) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-}
-
-impl Lanes for half::bf16 {
-    /// The upper half of an f32 each.
-    #[inline(always)]
-    unsafe fn eight(from: *const Self) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe {
-            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
-        }
-    }
-}
+use crate::model::lanes::{LANES, Lanes, exp, load, store};
 
 /// Solves the problems from number `first` on, as many as `out` holds at `size` = G * D each.
 ///
@@ -188,27 +160,6 @@ fn sum(values: &[f32]) -> f32 {
     lanes.into_iter().sum()
 }
 
-/// e^x for x <= 0, to about one unit in the last place: the polynomial of Cephes' expf.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn exp(x: __m256) -> __m256 {
-    // Below, the result would not be a normal number. The order of operands lets NaN pass.
-    let x = _mm256_max_ps(_mm256_set1_ps(-87.0), x);
-    let scaled = _mm256_mul_ps(x, _mm256_set1_ps(std::f32::consts::LOG2_E));
-    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(scaled);
-    // ln 2 in two parts, the first with few digits.
-    let r = _mm256_fmadd_ps(n, _mm256_set1_ps(-0.693_359_4), x);
-    let r = _mm256_fmadd_ps(n, _mm256_set1_ps(2.121_944_4e-4), r);
-    let mut p = _mm256_set1_ps(1.987_569_1e-4);
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
-    }
-    let y = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, _mm256_add_ps(r, _mm256_set1_ps(1.0)));
-    // 2^n: n + 127 in the exponent's place.
-    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    _mm256_mul_ps(y, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-}
-
 /// Asks for `count` numbers from `start` on, as far as there are so many. The cache as a whole is
 /// larger than the machine's; one problem's part of it is too short for the machine to foresee.
 #[inline]
@@ -218,42 +169,5 @@ fn prefetch<T>(values: &[T], start: usize, count: usize) {
     for at in (start..(start + count).min(values.len())).step_by(line) {
         // SAFETY: a hint; the address lies in the slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().add(at).cast()) };
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn load<T: Lanes>(values: &[T], chunk: usize) -> __m256 {
-    let lane = &values[chunk * LANES..][..LANES];
-    // SAFETY: eight numbers lie there.
-    unsafe { T::eight(lane.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn store(values: &mut [f32], chunk: usize, lane: __m256) {
-    let place = &mut values[chunk * LANES..][..LANES];
-    // SAFETY: eight numbers lie there.
-    unsafe { _mm256_storeu_ps(place.as_mut_ptr(), lane) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exp_is_exact_to_rounding() {
-        if !super::super::supports(8) {
-            return;
-        }
-        // SAFETY: the machine has the features.
-        let ours = |x: f32| -> f32 { unsafe { _mm256_cvtss_f32(exp(_mm256_set1_ps(x))) } };
-        for i in 0..8700 {
-            let x = -0.01 * i as f32;
-            let far = f64::from(ours(x)) / f64::from(x).exp() - 1.0;
-            assert!(far.abs() < 2.5e-7, "exp({x}) is off by {far:e}");
-        }
-        assert!(ours(-1e30) < 1e-37);
-        assert!(ours(f32::NAN).is_nan());
     }
 }
