@@ -1,5 +1,5 @@
-//! Tokens per second of sampling and training on one thread, for a model of the quickstart's shape.
-//! `cargo bench --bench model`
+//! Tokens per second of sampling and training, on one thread and on two, for a model of the
+//! quickstart's shape. `cargo bench --bench model`
 
 use std::time::Instant;
 
@@ -11,15 +11,19 @@ use triad::model::{
 };
 
 fn main() -> triad::Result<()> {
-    set_threads(1);
     let config = ModelConfig::from_json(include_bytes!("../models/seedling/config.json"))?;
     let weights = init_weights(&config, 1, 0.02)?;
     let model = Transformer::load(&config, &weights, Device::Cpu, Precision::F32, true)?;
     println!("parameters: {}", weights.values().map(|tensor| tensor.len()).sum::<usize>());
-    for (rows, spread) in [(512, 1), (512, 8), (64, 8)] {
-        sampling(&model, rows, spread)?;
+    for threads in [1, 2] {
+        set_threads(threads);
+        println!("threads: {threads}");
+        for (rows, spread) in [(512, 1), (512, 8), (64, 8)] {
+            sampling(&model, rows, spread)?;
+        }
+        training(&model)?;
     }
-    training(&model)
+    Ok(())
 }
 
 /// 80 tokens after prompts of 30 up to 30 + `spread` - 1, eight samples of each.
@@ -40,7 +44,7 @@ fn sampling(model: &Transformer, rows: u32, spread: u32) -> triad::Result<()> {
 }
 
 fn training(model: &Transformer) -> triad::Result<()> {
-    let (batch, length, steps) = (64, 96, 8);
+    let (batch, length, steps) = (64, 96, 16);
     let id = |row: usize, t: usize| ((7 * t + 31 * row) % 250) as u32;
     let sequences: Vec<Sequence> = (0..batch)
         .map(|row| Sequence {
