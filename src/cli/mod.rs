@@ -7,6 +7,8 @@ mod get;
 mod job;
 mod logging;
 mod ls;
+#[cfg(feature = "torch")]
+mod measure;
 mod name;
 mod output;
 mod plan;
@@ -88,6 +90,9 @@ enum Command {
     /// Try a model: continue a prompt
     #[cfg(feature = "torch")]
     Sample(sample::Sample),
+    #[cfg(feature = "torch")]
+    #[command(hide = true)]
+    Measure(measure::Measure),
     /// Write a run's report as HTML and print its result table
     Report(report::Report),
     /// Print a completion script for a shell
@@ -165,6 +170,8 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Query(command) => command.execute(globals).await,
             #[cfg(feature = "torch")]
             Command::Sample(command) => command.execute(globals).await,
+            #[cfg(feature = "torch")]
+            Command::Measure(command) => command.execute(globals).await,
             Command::Report(command) => command.execute(globals).await,
             Command::Completions(command) => command.execute(),
         }
