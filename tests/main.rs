@@ -2,6 +2,8 @@
 mod audit;
 mod cli;
 mod completions;
+#[cfg(feature = "torch")]
+mod gpu_bench;
 mod layers;
 mod program;
 mod published;

@@ -7,6 +7,8 @@ mod get;
 mod job;
 mod logging;
 mod ls;
+#[cfg(feature = "torch")]
+mod measure;
 mod name;
 mod output;
 mod plan;
@@ -88,25 +90,20 @@ enum Command {
     /// Try a model: continue a prompt
     #[cfg(feature = "torch")]
     Sample(sample::Sample),
+    #[cfg(feature = "torch")]
+    #[command(hide = true)]
+    Measure(measure::Measure),
     /// Write a run's report as HTML and print its result table
     Report(report::Report),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
 
-/// Whether libtorch finds a CUDA device.
-fn has_cuda() -> bool {
-    #[cfg(feature = "torch")]
-    return crate::model::device("cuda").is_ok();
-    #[cfg(not(feature = "torch"))]
-    return false;
-}
-
+/// A device's name, checked without touching a device.
 fn device(text: &str) -> Result<String, String> {
     match text {
-        "cpu" => Ok("cpu".into()),
+        "cpu" | "auto" => Ok(text.into()),
         "cuda" => Ok("cuda:0".into()),
-        "auto" => Ok(if has_cuda() { "cuda:0" } else { "cpu" }.into()),
         _ => match text.strip_prefix("cuda:").map(str::parse::<u16>) {
             Some(Ok(number)) => Ok(format!("cuda:{number}")),
             _ => Err("cpu, cuda, cuda:N or auto".into()),
@@ -117,6 +114,18 @@ fn device(text: &str) -> Result<String, String> {
 impl Globals {
     fn open_store(&self) -> Result<Store> {
         Store::open(&self.store)
+    }
+
+    /// The device to compute on: `auto` is the first GPU where there is one.
+    fn device(&self) -> String {
+        #[cfg(feature = "torch")]
+        let found = self.device == "auto" && crate::model::device("cuda").is_ok();
+        #[cfg(not(feature = "torch"))]
+        let found = false;
+        match &self.device[..] {
+            "auto" => if found { "cuda:0" } else { "cpu" }.into(),
+            name => name.into(),
+        }
     }
 }
 
@@ -161,6 +170,8 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Query(command) => command.execute(globals).await,
             #[cfg(feature = "torch")]
             Command::Sample(command) => command.execute(globals).await,
+            #[cfg(feature = "torch")]
+            Command::Measure(command) => command.execute(globals).await,
             Command::Report(command) => command.execute(globals).await,
             Command::Completions(command) => command.execute(),
         }

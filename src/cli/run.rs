@@ -45,7 +45,7 @@ pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOption
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(RunOptions {
         workers: cores.min(2),
-        device: globals.device.clone(),
+        device: globals.device(),
         server: server::endpoint(globals)?,
         until: None,
         stop: signals::stop_flag()?,

@@ -39,7 +39,7 @@ impl Sample {
         }
         let checkpoint = self.read(globals).await?;
         run::set_threads(globals);
-        let on = globals.device.clone();
+        let on = globals.device();
         // A thread of its own: tensors must not move between the runtime's.
         let answered = tokio::task::spawn_blocking(move || self.answer(&checkpoint, &on)).await;
         answered.map_err(|e| Error::defect(format!("sampling died: {e}")))?

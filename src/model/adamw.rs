@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::gpu::{self, Rates};
 use super::gradients::Gradients;
 use super::product::slice_mut;
 use super::transformer::to_host;
@@ -33,13 +34,15 @@ pub struct AdamWState {
 /// AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`, on f32 masters of the parameters.
 ///
 /// Masters, both moments and the gradients lie in one flat buffer each, in the order of the
-/// parameters. An f32 parameter becomes a view into the masters; one of another type is rounded from
-/// its master after each step.
+/// parameters. An f32 parameter becomes a view into the masters; one of another type a view into a
+/// buffer that is rounded from them after each step.
 pub struct AdamW {
     settings: AdamWSettings,
     step: u64,
     parameters: Vec<Parameter>,
     masters: Tensor,
+    /// None: all parameters are f32.
+    rounded: Option<Tensor>,
     m: Tensor,
     v: Tensor,
     gradients: Gradients,
@@ -95,15 +98,24 @@ impl AdamW {
             placed.push(parameter);
         }
         let masters = gradients.flat().f_zeros_like()?;
+        let kind = placed.first().map_or(Kind::Float, |parameter| parameter.tensor.kind());
+        let numbers = masters.numel() as i64;
+        let rounded = match kind {
+            Kind::Float => None,
+            kind => Some(Tensor::f_empty([numbers], (kind, masters.device()))?),
+        };
         for parameter in &mut placed {
+            let given = parameter.tensor.f_detach()?;
             let mut view = parameter.view(&masters)?;
-            view.f_copy_(&parameter.tensor.f_detach()?)?;
-            if parameter.tensor.f_kind()? == Kind::Float {
-                parameter.tensor.f_set_data(&view)?;
+            view.f_copy_(&given)?;
+            if let Some(rounded) = &rounded {
+                view = parameter.view(rounded)?;
+                view.f_copy_(&given)?;
             }
+            parameter.tensor.f_set_data(&view)?;
         }
         let (m, v) = (masters.f_zeros_like()?, masters.f_zeros_like()?);
-        Ok(Self { settings, step: 0, parameters: placed, masters, m, v, gradients })
+        Ok(Self { settings, step: 0, parameters: placed, masters, rounded, m, v, gradients })
     }
 
     /// Where the backward passes add up what [`AdamW::step`] takes.
@@ -116,10 +128,7 @@ impl AdamW {
     /// is learnt.
     pub fn step(&mut self, lr: f64, clip: f64) -> Result<f64> {
         tch::no_grad(|| {
-            let norms =
-                self.parameters.iter().map(|p| Ok(p.view(self.gradients.flat())?.f_norm()?));
-            let norms = norms.collect::<Result<Vec<_>>>()?;
-            let norm = Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?;
+            let norm = self.norm()?;
             if !norm.is_finite() {
                 self.gradients.zero()?;
                 return Ok(norm);
@@ -139,47 +148,62 @@ impl AdamW {
             };
             match self.masters.device() {
                 Device::Cpu => self.fused(step)?,
-                _ => {
-                    self.unfused(step)?;
-                    self.gradients.zero()?;
-                }
+                _ => self.on_device(lr, step.scale)?,
             }
             self.round()?;
             Ok(norm)
         })
     }
 
-    /// Rounds the masters of parameters that are not f32.
-    fn round(&mut self) -> Result<()> {
-        for parameter in &mut self.parameters {
-            if parameter.tensor.f_kind()? != Kind::Float {
-                let master = parameter.view(&self.masters)?;
-                parameter.tensor.f_copy_(&master)?;
-            }
+    /// Of all gradients: on a GPU at once, on the CPU each parameter's first, as
+    /// torch.nn.utils.clip_grad_norm_ does.
+    fn norm(&self) -> Result<f64> {
+        let flat = self.gradients.flat();
+        if flat.device() != Device::Cpu {
+            return Ok(flat.f_norm()?.f_double_value(&[])?);
         }
-        Ok(())
+        let norms = self.parameters.iter().map(|p| Ok(p.view(flat)?.f_norm()?));
+        let norms = norms.collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?)
     }
 
-    /// By operations of libtorch.
-    fn unfused(&mut self, step: Step) -> Result<()> {
-        for parameter in &self.parameters {
-            let view = |flat| parameter.view(flat);
-            let (mut p, mut m, mut v) = (view(&self.masters)?, view(&self.m)?, view(&self.v)?);
-            let gradient = view(self.gradients.flat())?.f_mul_scalar(step.scale)?;
-            if parameter.decayed() {
-                let _ = p.f_mul_scalar_(step.keep)?;
-            }
-            let _ = m.f_lerp_(&gradient, 1.0 - step.b1)?;
-            let mut square = gradient.f_square()?;
-            let _ = square.f_mul_scalar_(1.0 - step.b2)?;
-            let _ = v.f_mul_scalar_(step.b2)?.f_add_(&square)?;
-            let mut divisor = v.f_sqrt()?;
-            let _ = divisor.f_div_scalar_(step.root)?.f_add_scalar_(step.eps)?;
-            let mut change = m.f_div(&divisor)?;
-            let _ = change.f_mul_scalar_(-step.rate)?;
-            let _ = p.f_add_(&change)?;
+    /// Rounds the masters where parameters are not f32.
+    fn round(&mut self) -> Result<()> {
+        match &mut self.rounded {
+            Some(rounded) => Ok(rounded.f_copy_(&self.masters)?),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// By libtorch's fused kernel, over stretches of neighbours that are decayed alike.
+    fn on_device(&mut self, lr: f64, scale: f64) -> Result<()> {
+        /// Of a stretch: the kernel counts its numbers in 32 bits.
+        const MOST: i64 = 1 << 30;
+        let decay = self.settings.weight_decay;
+        let decayed = |p: &Parameter| decay > 0.0 && p.decayed();
+        for alike in [true, false] {
+            let mut stretches = Vec::new();
+            for run in self.parameters.chunk_by(|a, b| decayed(a) == decayed(b)) {
+                let mut start = run[0].offset;
+                let end = start + run.iter().map(Parameter::size).sum::<i64>();
+                while start < end && decayed(&run[0]) == alike {
+                    let size = MOST.min(end - start);
+                    let view = |flat: &Tensor| flat.f_narrow(0, start, size);
+                    let gradients = view(self.gradients.flat())?;
+                    stretches.push([
+                        view(&self.masters)?,
+                        gradients,
+                        view(&self.m)?,
+                        view(&self.v)?,
+                    ]);
+                    start += size;
+                }
+            }
+            let AdamWSettings { betas, eps, .. } = self.settings;
+            let rates = Rates { rate: lr, betas, decay: if alike { decay } else { 0.0 }, eps };
+            gpu::adamw(&stretches, self.step, 1.0 / scale, rates)?;
+        }
+        self.gradients.zero()
     }
 
     /// In one pass over memory, which bounds a step, on libtorch's number of threads.

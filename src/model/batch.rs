@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::gpu::upload;
 use super::gradients::Gradients;
 use super::packed::Packed;
 #[cfg(target_arch = "x86_64")]
@@ -85,9 +86,7 @@ impl MicroBatch {
             fed.push(sequences[row].fed());
             start += sequences[row].len();
         }
-        let tensor = |values: &[i64]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
-        };
+        let tensor = |values: &[i64]| upload(Tensor::f_from_slice(values)?, device);
         let lengths = rows.iter().map(|&row| sequences[row].response.len()).collect();
         Ok(Self {
             packed: Packed::new(&fed, device)?,
@@ -113,22 +112,24 @@ impl MicroBatch {
             let pass = Pass::new(policy, &self.packed)?;
             return pass.backward(&self.positions, recompute, gradients, loss);
         }
-        self.backward_by_autograd(policy, recompute, loss)?;
-        gradients.collect()
+        self.backward_by_autograd(policy, gradients, recompute, loss)
     }
 
-    /// The same by libtorch, at the parameters themselves.
+    /// The same by libtorch.
     fn backward_by_autograd(
         &self,
         policy: &Transformer,
+        gradients: &Gradients,
         recompute: bool,
         loss: impl FnMut(Range<usize>, &Tensor) -> Result<Tensor>,
     ) -> Result<()> {
+        gradients.receive()?;
         let tape = policy.tape(&self.packed, recompute)?;
         let mut gradient = tape.hidden.f_detach()?.f_zeros_like()?; // (tokens, C)
         let hidden = tape.hidden.f_detach()?.f_index_select(0, &self.positions)?; // (N, C)
         let _ = gradient.f_index_copy_(0, &self.positions, &policy.through_head(&hidden, loss)?)?;
-        tape.backward(&gradient)
+        tape.backward(&gradient)?;
+        gradients.collect()
     }
 
     /// Log-probabilities of the response tokens at `temperature`: (N), without a gradient.
@@ -165,7 +166,7 @@ impl MicroBatch {
     /// `values`, one list per sequence of the whole batch, of these tokens: (N) f32.
     pub fn gather(&self, values: &[Vec<f32>]) -> Result<Tensor> {
         let own: Vec<f32> = self.rows.iter().flat_map(|&row| &values[row]).copied().collect();
-        Ok(Tensor::f_from_slice(&own)?.f_to_device(self.targets.device())?)
+        upload(Tensor::f_from_slice(&own)?, self.targets.device())
     }
 
     /// Puts (N) numbers of these tokens into `values`, one list per sequence of the whole batch.
@@ -183,7 +184,7 @@ impl MicroBatch {
     /// `values`, one per sequence of the whole batch, spread over these tokens: (N) f32.
     pub fn per_token(&self, values: &[f64]) -> Result<Tensor> {
         let own: Vec<f32> = self.rows.iter().map(|&row| values[row] as f32).collect();
-        let own = Tensor::f_from_slice(&own)?.f_to_device(self.targets.device())?;
+        let own = upload(Tensor::f_from_slice(&own)?, self.targets.device())?;
         Ok(own.f_index_select(0, &self.row_of_token)?)
     }
 }
@@ -236,8 +237,7 @@ mod tests {
                 Ok((logp * cut(&weights)).sum(Kind::Float))
             };
             if autograd {
-                micro.backward_by_autograd(model, recompute, loss).unwrap();
-                gradients.collect().unwrap();
+                micro.backward_by_autograd(model, &gradients, recompute, loss).unwrap();
             } else {
                 micro.backward(model, &gradients, recompute, loss).unwrap();
             }

@@ -3,8 +3,9 @@
 //! The order of the cuts: temperature, then top-k, top-p, min-p. Top-p counts the probability of
 //! what top-k left as 1; min-p compares with the likeliest token.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::gpu;
 use super::product::slice;
 use super::sampler::Sampling;
 use super::threads::{self, Parts, share};
@@ -19,85 +20,118 @@ pub(super) struct Drawn {
     pub draw_logprob: f32,
 }
 
-/// One token for each row of `logits` (R, V), at the numbers `uniforms` in [0, 1), (R).
+/// One token for each row of `logits` (R, V), at the numbers `uniforms` in [0, 1), (R), which is here.
 pub(super) fn draw(logits: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
-    if sampling.temperature == 0.0 {
-        let logp = logits.f_log_softmax(-1, None)?;
-        let (best, ids) = logp.f_max_dim(-1, false)?;
-        // Greedy is certain.
-        return gather(&ids, &best, &best.f_zeros_like()?);
+    let logp = logprobs(logits, sampling)?;
+    match sampling.temperature == 0.0 {
+        true => read(&on_device(&logp, &Tensor::f_from_slice(uniforms)?, sampling)?),
+        false => on_host(&logp, uniforms, sampling),
     }
-    let logp = if sampling.temperature == 1.0 {
-        logits.f_log_softmax(-1, None)?
-    } else {
-        logits.f_div_scalar(sampling.temperature)?.f_log_softmax(-1, None)?
+}
+
+/// The same without waiting for the logits' device: id, logprob and draw_logprob of each row (R, 3),
+/// f64, see [`read`].
+pub(super) fn draw_there(logits: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Tensor> {
+    let uniforms = gpu::upload(Tensor::f_from_slice(uniforms)?, logits.device())?;
+    on_device(&logprobs(logits, sampling)?, &uniforms, sampling)
+}
+
+/// Under softmax(logits / temperature); greedy: at temperature 1.
+fn logprobs(logits: &Tensor, sampling: &Sampling) -> Result<Tensor> {
+    let temperature = sampling.temperature;
+    let logits = logits.f_to_kind(Kind::Float)?;
+    let logits = match temperature == 0.0 || temperature == 1.0 {
+        true => logits,
+        false => logits.f_div_scalar(temperature)?,
     };
-    if logits.device() == Device::Cpu {
-        on_host(&logp, uniforms, sampling)
-    } else {
-        on_device(&logp, uniforms, sampling)
-    }
+    Ok(logits.f_log_softmax(-1, None)?)
 }
 
-/// The same by libtorch, without a copy of the distribution to the host.
-fn on_device(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
-    let p = logp.f_exp()?;
-    let (_, vocabulary) = p.size2()?;
-    let uniforms = Tensor::f_from_slice(uniforms)?.f_to_device(logp.device())?.f_unsqueeze(1)?; // (R, 1)
-    if !sampling.cuts() {
-        let ids = invert(&p, &uniforms)?.0;
-        let logprobs = logp.f_gather(-1, &ids, false)?;
-        return gather(&ids, &logprobs, &logprobs);
-    }
-    let (mut sorted, order) = p.f_sort_stable(true, -1, true)?;
-    let mut before = sorted.f_cumsum(-1, Kind::Double)?;
-    let mass = match sampling.top_k as i64 {
-        k if k > 0 && k < vocabulary => {
-            let _ = sorted.f_narrow(-1, k, vocabulary - k)?.f_zero_()?;
-            before.f_narrow(-1, k - 1, 1)?
-        }
-        _ => before.f_narrow(-1, 0, 1)?.f_ones_like()?,
-    };
-    before = before.f_sub(&sorted)?;
-    let mut keep = before.f_lt_tensor(&mass.f_mul_scalar(sampling.top_p)?)?;
-    if sampling.top_p == 1.0 {
-        keep = keep.f_ones_like()?;
-    }
-    let least = sorted.f_narrow(-1, 0, 1)?.f_mul_scalar(sampling.min_p)?;
-    keep = keep.f_logical_and(&sorted.f_ge_tensor(&least)?)?;
-    sorted = sorted.f_mul(&keep.f_to_kind(Kind::Float)?)?;
-    let (places, total) = invert(&sorted, &uniforms)?;
-    let ids = order.f_gather(-1, &places, false)?;
-    let logprobs = logp.f_gather(-1, &ids, false)?;
-    let drawn = logprobs.f_to_kind(Kind::Double)?.f_sub(&total.f_log()?)?;
-    gather(&ids, &logprobs, &drawn)
-}
-
-/// The inverse of the cumulative distribution of `weights` (R, V), not normalised, at `uniforms`
-/// (R, 1) -> (R, 1), and the sums (R, 1): the first index whose cumulative sum is above. Sums in
-/// f64: with f32 the last of 150,000 entries would be rounded away.
-fn invert(weights: &Tensor, uniforms: &Tensor) -> Result<(Tensor, Tensor)> {
-    let last = weights.size2()?.1 - 1;
-    let sums = weights.f_cumsum(-1, Kind::Double)?;
-    let total = sums.f_narrow(-1, last, 1)?;
-    let targets = uniforms.f_mul(&total)?;
-    let found = targets.f_searchsorted(&sums, false, true, "right", None::<&Tensor>)?;
-    Ok((found.f_clamp_max(last)?, total))
-}
-
-/// One copy to the host.
-fn gather(ids: &Tensor, logprobs: &Tensor, drawn: &Tensor) -> Result<Vec<Drawn>> {
-    let columns = [ids, logprobs, drawn]
-        .map(|column| column.f_to_kind(Kind::Double)?.f_reshape(-1))
-        .into_iter()
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    let rows = Tensor::f_stack(&columns, 1)?.f_to_device(Device::Cpu)?.f_contiguous()?;
-    let mut numbers = vec![0f64; rows.numel()];
-    rows.f_copy_data(&mut numbers, rows.numel())?;
+/// What [`draw_there`] gave, on the host by now.
+pub(super) fn read(drawn: &Tensor) -> Result<Vec<Drawn>> {
+    let mut numbers = vec![0f64; drawn.numel()];
+    drawn.f_contiguous()?.f_copy_data(&mut numbers, drawn.numel())?;
     let rows = numbers.chunks_exact(3);
     Ok(rows
         .map(|row| Drawn { id: row[0] as u32, logprob: row[1] as f32, draw_logprob: row[2] as f32 })
         .collect())
+}
+
+/// By libtorch, with `uniforms` (R): nothing is copied to the host or waited for -> (R, 3).
+fn on_device(logp: &Tensor, uniforms: &Tensor, sampling: &Sampling) -> Result<Tensor> {
+    if sampling.temperature == 0.0 {
+        let (best, ids) = logp.f_max_dim(-1, true)?;
+        // Greedy is certain.
+        return columns([&ids, &best, &best.f_zeros_like()?]);
+    }
+    let p = logp.f_exp()?;
+    let vocabulary = p.size2()?.1;
+    if !sampling.cuts() {
+        let ids = invert(&p, uniforms)?.0;
+        let logprobs = logp.f_gather(-1, &ids, false)?;
+        return columns([&ids, &logprobs, &logprobs]);
+    }
+    let top_k = Some(sampling.top_k as i64).filter(|k| (1..vocabulary).contains(k));
+    let (sorted, order) = match top_k {
+        Some(k) => p.f_topk(k, -1, true, true)?,
+        None => p.f_sort_stable(true, -1, true)?,
+    };
+    let least = sorted.f_narrow(-1, 0, 1)?.f_mul_scalar(sampling.min_p)?;
+    let mut keep = sorted.f_ge_tensor(&least)?;
+    if sampling.top_p < 1.0 {
+        let sums = sorted.f_cumsum(-1, Kind::Double)?;
+        let before = sums.f_sub(&sorted)?;
+        let within = match top_k {
+            Some(k) => {
+                let mass = sums.f_narrow(-1, k - 1, 1)?;
+                before.f_lt_tensor(&mass.f_mul_scalar(sampling.top_p)?)?
+            }
+            None => before.f_lt(sampling.top_p)?,
+        };
+        keep = keep.f_logical_and(&within)?;
+    }
+    let (places, total) = invert(&sorted.f_mul(&keep.f_to_kind(Kind::Float)?)?, uniforms)?;
+    let ids = order.f_gather(-1, &places, false)?;
+    let logprobs = logp.f_gather(-1, &ids, false)?;
+    let drawn = logprobs.f_to_kind(Kind::Double)?.f_sub(&total.f_log()?)?;
+    columns([&ids, &logprobs, &drawn])
+}
+
+/// The inverse of the cumulative distribution of `weights` (R, V), not normalised, at `uniforms`
+/// (R) -> (R, 1), and the sums (R, 1): the first index whose cumulative sum is above. Sums in f64:
+/// with f32 the last of 150,000 entries would be rounded away. First among sums of [`WIDTH`] entries,
+/// then within one of them: a GPU sums up a row's entries one after the other.
+fn invert(weights: &Tensor, uniforms: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// Divides most vocabularies.
+    const WIDTH: i64 = 128;
+    let (rows, columns) = weights.size2()?;
+    let parts = (columns + WIDTH - 1) / WIDTH;
+    let weights = match parts * WIDTH - columns {
+        0 => weights.f_contiguous()?,
+        padding => weights.f_constant_pad_nd([0, padding])?,
+    };
+    let weights = weights.f_view([rows, parts, WIDTH])?;
+    let sums = weights.f_sum_dim_intlist(-1, false, Kind::Double)?.f_cumsum(-1, Kind::Double)?;
+    let total = sums.f_narrow(-1, parts - 1, 1)?;
+    let targets = uniforms.f_unsqueeze(1)?.f_mul(&total)?;
+    let find = |sums: &Tensor, last: i64| {
+        let found = targets.f_searchsorted(sums, false, true, "right", None::<&Tensor>)?;
+        found.f_clamp_max(last)
+    };
+    let part = find(&sums, parts - 1)?; // (R, 1)
+    let before = sums.f_constant_pad_nd([1, 0])?.f_gather(-1, &part, false)?;
+    let at = part.f_unsqueeze(2)?.f_expand([rows, 1, WIDTH], false)?;
+    let own = weights.f_gather(1, &at, false)?.f_squeeze_dim(1)?; // (R, WIDTH)
+    let within = find(&own.f_cumsum(-1, Kind::Double)?.f_add(&before)?, WIDTH - 1)?;
+    let place = part.f_mul_scalar(WIDTH)?.f_add(&within)?;
+    Ok((place.f_clamp_max(columns - 1)?, total))
+}
+
+/// (R, 1) each -> (R, 3), f64.
+fn columns(columns: [&Tensor; 3]) -> Result<Tensor> {
+    let wide = columns.map(|column| column.f_to_kind(Kind::Double));
+    let wide = wide.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(Tensor::f_cat(&wide, 1)?)
 }
 
 /// The same row by row: without the (R, V) sums in f64, and sorting only what a cut may leave.
@@ -187,8 +221,8 @@ mod tests {
     #[test]
     fn host_and_device_draw_the_same() {
         let mut stream = Stream::new(3, "draw", 0);
-        let logits: Vec<f32> = (0..40 * 200).map(|_| 2.0 * stream.normal() as f32).collect();
-        let logp = Tensor::from_slice(&logits).view([40, 200]).log_softmax(-1, None);
+        let logits: Vec<f32> = (0..40 * 500).map(|_| 2.0 * stream.normal() as f32).collect();
+        let logp = Tensor::from_slice(&logits).view([40, 500]).log_softmax(-1, None);
         let uniforms: Vec<f64> = (0..40).map(|_| stream.uniform()).collect();
         for (top_k, top_p, min_p) in [
             (0, 1.0, 0.0),
@@ -199,12 +233,13 @@ mod tests {
             (40, 0.8, 0.0),
             (30, 0.9, 0.2),
             (1, 0.5, 0.5),
-            (500, 0.5, 0.0),
+            (700, 0.5, 0.0),
         ] {
             let sampling =
                 Sampling { temperature: 1.0, top_k, top_p, min_p, ..Sampling::default() };
             let host = on_host(&logp, &uniforms, &sampling).unwrap();
-            let device = on_device(&logp, &uniforms, &sampling).unwrap();
+            let on_device = on_device(&logp, &Tensor::from_slice(&uniforms), &sampling).unwrap();
+            let device = read(&on_device).unwrap();
             for (host, device) in host.iter().zip(&device) {
                 assert_eq!((host.id, host.logprob), (device.id, device.logprob));
                 assert!((host.draw_logprob - device.draw_logprob).abs() < 1e-6);

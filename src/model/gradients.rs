@@ -1,9 +1,11 @@
 //! What the backward passes of an update add up.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use super::gpu::set_gradient;
 use crate::Result;
 
 /// The gradients of what is learnt, f32 whatever the parameters are: in bfloat16 the small ones of
@@ -11,8 +13,24 @@ use crate::Result;
 /// parameters.
 pub struct Gradients {
     flat: Tensor,
-    /// By the parameter's name: the parameter, and its gradient, a view into the buffer.
-    each: BTreeMap<String, (Tensor, Tensor)>,
+    /// Where libtorch adds up the gradients of parameters that are not f32, in their type, in the
+    /// same order. Made when it is needed.
+    rough: RefCell<Option<Tensor>>,
+    /// By the parameter's name.
+    each: BTreeMap<String, Place>,
+}
+
+struct Place {
+    parameter: Tensor,
+    /// Of its gradient in the buffers.
+    offset: i64,
+}
+
+impl Place {
+    fn view(&self, flat: &Tensor) -> Result<Tensor> {
+        let part = flat.f_narrow(0, self.offset, self.parameter.numel() as i64)?;
+        Ok(part.f_view(&self.parameter.size()[..])?)
+    }
 }
 
 impl Gradients {
@@ -24,18 +42,16 @@ impl Gradients {
         let mut each = BTreeMap::new();
         let mut offset = 0;
         for (name, parameter) in parameters {
-            let size = parameter.numel() as i64;
-            let view = flat.f_narrow(0, offset, size)?.f_view(&parameter.size()[..])?;
-            each.insert(name.clone(), (parameter.shallow_clone(), view));
-            offset += size;
+            each.insert(name.clone(), Place { parameter: parameter.shallow_clone(), offset });
+            offset += parameter.numel() as i64;
         }
-        Ok(Self { flat, each })
+        Ok(Self { flat, rough: RefCell::default(), each })
     }
 
     /// The gradient of a parameter, shaped like it; none if it is not learnt. Writing into it
     /// changes it.
     pub fn of(&self, name: &str) -> Option<Tensor> {
-        self.each.get(name).map(|(_, gradient)| gradient.shallow_clone())
+        self.each.get(name)?.view(&self.flat).ok()
     }
 
     /// All of them, one after the other.
@@ -43,15 +59,31 @@ impl Gradients {
         &self.flat
     }
 
-    /// Takes in what libtorch has added up at the parameters themselves.
+    /// Lets libtorch add up gradients here: [`Gradients::collect`] must follow.
+    pub(super) fn receive(&self) -> Result<()> {
+        let Some(first) = self.each.values().next() else { return Ok(()) };
+        let mut rough = self.rough.borrow_mut();
+        if rough.is_none() {
+            let own = match first.parameter.f_kind()? {
+                Kind::Float => self.flat.shallow_clone(),
+                kind => Tensor::f_zeros(self.flat.size(), (kind, self.flat.device()))?,
+            };
+            for place in self.each.values() {
+                set_gradient(&place.parameter, &place.view(&own)?)?;
+            }
+            *rough = Some(own);
+        }
+        Ok(())
+    }
+
+    /// Takes in what libtorch has added up.
     pub(super) fn collect(&self) -> Result<()> {
         tch::no_grad(|| {
-            for (parameter, sum) in self.each.values() {
-                let mut gradient = parameter.f_grad()?;
-                if gradient.defined() {
-                    let _ = sum.shallow_clone().f_add_(&gradient)?;
-                    let _ = gradient.f_zero_()?;
-                }
+            if let Some(rough) = &mut *self.rough.borrow_mut()
+                && rough.f_kind()? != Kind::Float
+            {
+                let _ = self.flat.shallow_clone().f_add_(rough)?;
+                let _ = rough.f_zero_()?;
             }
             Ok(())
         })

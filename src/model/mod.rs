@@ -9,6 +9,7 @@ mod batch;
 mod cache;
 mod device;
 mod draw;
+mod gpu;
 mod gradients;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
@@ -27,6 +28,7 @@ mod transformer;
 pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use batch::{MicroBatch, Sequence, micro_batches};
 pub use device::{device, set_threads};
+pub use gpu::{Memory, memory, reset_peak};
 pub use gradients::Gradients;
 pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
 pub use transformer::{Precision, Transformer};

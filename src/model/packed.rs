@@ -5,11 +5,13 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use super::gpu::{self, Sequences};
 use super::product::Product;
-use super::transformer::{Transformer, causal_attention, rotary_table};
+use super::transformer::{Transformer, causal_attention};
 use crate::{Error, Result};
 
-/// Logits that are held at a time: 64 MB in f32, and a few times that with their gradients.
+/// Logits that are held at a time: 64 MB in f32, and a few times that with their gradients. A GPU
+/// gets four times as many, or it would not be busy.
 const LOGITS: usize = if cfg!(test) { 1 << 10 } else { 1 << 24 };
 
 /// Token sequences one after the other: a row for each token, none for padding.
@@ -18,17 +20,23 @@ pub struct Packed {
     ids: Tensor,
     /// (N) place of each token in its sequence.
     positions: Tensor,
-    /// Neighbours of the same length: how many, and their length. One attention each.
+    /// Neighbours of the same length: how many, and their length. One attention each, except where
+    /// one kernel takes all.
     runs: Vec<[i64; 2]>,
+    /// Where each sequence begins, and where the last ends: (B + 1) i32.
+    starts: Tensor,
     longest: i64,
 }
 
 impl Packed {
     /// Sequences of equal length should be neighbours. None may be empty.
     pub fn new(sequences: &[Vec<i64>], device: Device) -> Result<Self> {
-        let put = |values: Vec<i64>| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
-        };
+        let put = |values: Vec<i64>| gpu::upload(Tensor::f_from_slice(&values)?, device);
+        let mut starts = vec![0i32];
+        for sequence in sequences {
+            starts.push(starts.last().copied().unwrap_or(0) + sequence.len() as i32);
+        }
+        let starts = gpu::upload(Tensor::f_from_slice(&starts)?, device)?;
         let runs = sequences
             .chunk_by(|a, b| a.len() == b.len())
             .map(|run| [run.len() as i64, run[0].len() as i64])
@@ -36,12 +44,22 @@ impl Packed {
         let longest = sequences.iter().map(Vec::len).max().unwrap_or(0) as i64;
         let positions = sequences.iter().flat_map(|s| 0..s.len() as i64).collect();
         let ids = put(sequences.concat())?.f_unsqueeze(0)?;
-        Ok(Self { ids, positions: put(positions)?, runs, longest })
+        Ok(Self { ids, positions: put(positions)?, runs, starts, longest })
     }
 
     /// (1, N), i64.
     pub(super) fn ids(&self) -> &Tensor {
         &self.ids
+    }
+
+    /// Tokens of the longest sequence.
+    pub(super) fn longest(&self) -> i64 {
+        self.longest
+    }
+
+    /// (N), i64: place of each token in its sequence.
+    pub(super) fn positions(&self) -> &Tensor {
+        &self.positions
     }
 
     /// The sequences as ranges of tokens.
@@ -56,7 +74,15 @@ impl Packed {
     }
 
     /// Causal attention within each sequence: q (1, N, H, D), k and v (1, N, KV, D) -> (N, H * D).
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    pub(super) fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        if let [1, _, _, width] = q.size()[..]
+            && gpu::has_flash(q.device(), q.f_kind()?, width)
+        {
+            let all = Sequences { starts: &self.starts, longest: self.longest, used: None };
+            let parts = [q.f_squeeze_dim(0)?, k.f_squeeze_dim(0)?, v.f_squeeze_dim(0)?];
+            let attended = gpu::flash(parts.each_ref(), &all, &all, true)?; // (N, H, D)
+            return Ok(attended.f_flatten(1, 2)?);
+        }
         let mut parts = Vec::with_capacity(self.runs.len());
         let sizes: Vec<i64> = self.runs.iter().map(|[count, length]| count * length).collect();
         let split = |x: &Tensor| x.f_split_with_sizes(&sizes[..], 1);
@@ -88,7 +114,7 @@ impl Transformer {
     /// Final hidden states of a packed batch. `recompute`: only the blocks' inputs are kept, and
     /// each block is computed a second time on the way back (Chen et al., arXiv 1604.06174).
     pub fn tape<'a>(&'a self, batch: &'a Packed, recompute: bool) -> Result<Tape<'a>> {
-        let (cos, sin) = self.angles(batch)?;
+        let [cos, sin] = self.rotary_at(batch)?;
         let mut inputs = Vec::new();
         let forward = |inputs: &mut Vec<Tensor>| -> Result<Tensor> {
             let mut x = self.embed(&batch.ids)?;
@@ -110,26 +136,14 @@ impl Transformer {
         Ok(Tape { model: self, batch, hidden, inputs })
     }
 
-    /// The rotary tables of the positions that the batch has, (T, 1, D), f32.
-    pub(super) fn rotary(&self, batch: &Packed) -> Result<(Tensor, Tensor)> {
-        let limit = self.config.max_position_embeddings;
-        if batch.longest as usize > limit {
-            return Err(Error::data(format!(
-                "sequence of {} tokens; the model's max_position_embeddings is {limit}",
-                batch.longest
-            )));
-        }
-        rotary_table(&self.config, batch.longest, self.device())
-    }
-
-    /// The same at each token, (N, 1, D), in the model's kind.
-    fn angles(&self, batch: &Packed) -> Result<(Tensor, Tensor)> {
-        let (cos, sin) = self.rotary(batch)?;
+    /// The rotary tables at each token, (N, 1, D), in the model's kind.
+    pub(super) fn rotary_at(&self, batch: &Packed) -> Result<[Tensor; 2]> {
+        let [cos, sin] = self.rotary(batch.longest)?;
         let kind = self.embedding.f_kind()?;
         let at = |table: Tensor| -> Result<Tensor> {
             Ok(table.f_index_select(0, &batch.positions)?.f_to_kind(kind)?)
         };
-        Ok((at(cos)?, at(sin)?))
+        Ok([at(cos)?, at(sin)?])
     }
 
     fn packed_block(
@@ -164,7 +178,8 @@ impl Transformer {
     /// The rows of `hidden` (N, C) in shares whose logits fit into memory.
     pub fn head_rows(&self, hidden: &Tensor) -> Vec<Range<usize>> {
         let rows = hidden.size()[0] as usize;
-        let share = (LOGITS / self.config.vocab_size.max(1)).max(16);
+        let most = if self.device().is_cuda() { 4 * LOGITS } else { LOGITS };
+        let share = (most / self.config.vocab_size.max(1)).max(16);
         (0..rows).step_by(share).map(|start| start..(start + share).min(rows)).collect()
     }
 }
@@ -176,7 +191,7 @@ impl Tape<'_> {
         let Self { model, batch, hidden, mut inputs } = self;
         let Some(last) = inputs.pop() else { return pull(&hidden, gradient) };
         drop(hidden);
-        let (cos, sin) = model.angles(batch)?;
+        let [cos, sin] = model.rotary_at(batch)?;
         // What `output` makes of its input again, this time followed back.
         let back =
             |input: Tensor, gradient: &Tensor, output: &dyn Fn(&Tensor) -> Result<Tensor>| {

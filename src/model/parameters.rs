@@ -1,5 +1,7 @@
 //! The model's parameters: from a checkpoint's tensors and back into them.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
@@ -18,7 +20,7 @@ impl Transformer {
         trainable: bool,
     ) -> Result<Self> {
         check_weights(config, weights)?;
-        let put = |names: &[String]| -> Result<Tensor> {
+        Self::assemble(config, |names| {
             let mut parts = Vec::with_capacity(names.len());
             for name in names {
                 let tensor = weights
@@ -31,7 +33,35 @@ impl Transformer {
                 several => Tensor::f_cat(several, 0)?,
             };
             Ok(whole.f_to_device(device)?.f_set_requires_grad(trainable)?)
-        };
+        })
+    }
+
+    /// Weights as libtorch draws them on the device itself, to measure the speed of a shape: normal,
+    /// 0.02 wide, about 1 in norms and about 0 elsewhere.
+    pub fn random(
+        config: &ModelConfig,
+        device: Device,
+        precision: Precision,
+        trainable: bool,
+    ) -> Result<Self> {
+        let all = config.tensors();
+        Self::assemble(config, |names| {
+            let shapes: Vec<&Vec<usize>> = names.iter().filter_map(|name| all.get(name)).collect();
+            let mut shape: Vec<i64> =
+                shapes.first().map(|s| s.iter().map(|&n| n as i64).collect()).unwrap_or_default();
+            if let Some(rows) = shape.first_mut() {
+                *rows = shapes.iter().map(|shape| shape[0] as i64).sum();
+            }
+            let norm = names.iter().all(|name| name.ends_with("norm.weight"));
+            let mut drawn = Tensor::f_empty(shape, (precision.kind(), device))?;
+            let _ = drawn.f_normal_(f64::from(u8::from(norm)), 0.02)?;
+            Ok(drawn.f_set_requires_grad(trainable)?)
+        })
+    }
+
+    /// `put` gives the parameter that is made up of the checkpoint's tensors of these names, one
+    /// below the other.
+    fn assemble(config: &ModelConfig, put: impl Fn(&[String]) -> Result<Tensor>) -> Result<Self> {
         let one = |name: &str| put(&[name.to_string()]);
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| {
@@ -65,6 +95,7 @@ impl Transformer {
             blocks,
             norm: one("model.norm.weight")?,
             head: if config.tie_word_embeddings { None } else { Some(one("lm_head.weight")?) },
+            angles: RefCell::default(),
         })
     }
 

@@ -25,6 +25,8 @@ const LARGE: usize = 32 << 20;
 pub(super) enum Product {
     /// By libtorch, with gradients.
     Torch,
+    /// By libtorch, and sums into their first addend. No gradients.
+    InPlace,
     /// By our kernel. No gradients.
     Own,
 }
@@ -56,7 +58,7 @@ impl Product {
         }
     }
 
-    /// sum + x * weight^T + bias: (M, N), (M, K), (N, K), (N) -> (M, N)
+    /// sum + x * weight^T + bias: (M, N), (M, K), (N, K), (N) -> (M, N). `sum` may be overwritten.
     pub fn add(
         self,
         sum: &Tensor,
@@ -66,6 +68,7 @@ impl Product {
     ) -> Result<Tensor> {
         let sum = match self {
             Self::Own if fits(weight) => multiply(x, weight, Some(sum))?,
+            Self::InPlace => sum.shallow_clone().f_addmm_(x, &weight.f_transpose(0, 1)?)?,
             _ if weight.kind() == sum.kind() => sum.f_addmm(x, &weight.f_transpose(0, 1)?)?,
             _ => sum.f_add(&self.linear(x, weight, None)?)?,
         };

@@ -7,10 +7,11 @@ mod tests;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::cache::{Cache, Prompt, Size};
-use super::draw::draw;
+use super::draw::{Drawn, draw, draw_there, read};
+use super::gpu::{Download, upload};
 use super::transformer::Transformer;
 use crate::entropy::Stream;
 use crate::{Error, Result};
@@ -125,24 +126,13 @@ pub fn sample(
     sampling: &Sampling,
 ) -> Result<Vec<Sampled>> {
     check(model, stops, requests, sampling)?;
-    let mut responses = vec![EMPTY; requests.len()];
     if requests.is_empty() || sampling.max_new_tokens == 0 {
-        return Ok(responses);
+        return Ok(vec![EMPTY; requests.len()]);
     }
     let _guard = tch::no_grad_guard();
-    let mut batch = Batch::new(model, requests, sampling)?;
-    let mut ids = Vec::new();
-    loop {
-        let mut hidden = Vec::new(); // (R, C) in parts
-        if !ids.is_empty() {
-            hidden.push(batch.cache.step(model, &ids)?);
-        }
-        hidden.extend(batch.admit()?.iter().map(|prompt| prompt.last.shallow_clone()));
-        if hidden.is_empty() {
-            return Ok(responses);
-        }
-        ids = batch.draw(&Tensor::f_cat(&hidden, 0)?, stops, &mut responses)?;
-    }
+    let mut batch = Batch::new(model, requests, sampling, model.device().is_cuda())?;
+    while batch.step(stops)? {}
+    Ok(batch.responses)
 }
 
 /// Requests on their way.
@@ -157,6 +147,16 @@ struct Batch<'a> {
     latest: Option<(usize, Rc<Prompt>)>,
     /// The rows of the cache.
     rows: Vec<Row>,
+    /// (R), i64, on the model's device: each row's last token, which is still to go through it.
+    ids: Option<Tensor>,
+    /// Draws whose numbers have not been looked at: on a GPU they arrive while it computes the next
+    /// step. A row that they end has then gone one token too far, which counts for nothing.
+    drawn: VecDeque<(Vec<Drawing>, Numbers)>,
+    /// Whether tokens are drawn where the logits are, and looked at one step later.
+    on_device: bool,
+    responses: Vec<Sampled>,
+    /// Of each request: whether its response has ended.
+    ended: Vec<bool>,
 }
 
 /// A row of the batch.
@@ -164,8 +164,20 @@ struct Row {
     /// Index of its request.
     request: usize,
     stream: Stream,
-    /// Most tokens it may have.
-    limit: usize,
+    /// How many tokens it may still have.
+    left: usize,
+}
+
+/// A token of a response that was drawn.
+struct Drawing {
+    request: usize,
+    /// Whether it is the last that the response may have.
+    last: bool,
+}
+
+enum Numbers {
+    Here(Vec<Drawn>),
+    Coming(Download),
 }
 
 impl<'a> Batch<'a> {
@@ -173,6 +185,7 @@ impl<'a> Batch<'a> {
         model: &'a Transformer,
         requests: &'a [SampleRequest],
         sampling: &'a Sampling,
+        on_device: bool,
     ) -> Result<Self> {
         let mut waiting: Vec<usize> = (0..requests.len()).collect();
         waiting.sort_by_key(|&r| std::cmp::Reverse(requests[r].prompt.len()));
@@ -186,11 +199,59 @@ impl<'a> Batch<'a> {
         let last = model.config.max_position_embeddings;
         let limits = lengths.iter().map(|&(length, _)| sampling.max_new_tokens.min(last - length));
         let limit = limits.max().unwrap_or(0);
-        let size = Size::new(model, &lengths, limit, sampling.cache_bytes)?;
+        let size = Size::new(model, &lengths, limit, sampling.cache_bytes, on_device)?;
         let longest = lengths.first().map_or(0, |&(length, _)| length);
         let cache = Cache::new(model, size, (longest + limit).min(last))?;
-        let waiting = waiting.into();
-        Ok(Self { model, requests, sampling, cache, waiting, latest: None, rows: vec![] })
+        Ok(Self {
+            model,
+            requests,
+            sampling,
+            cache,
+            waiting: waiting.into(),
+            latest: None,
+            rows: Vec::new(),
+            ids: None,
+            drawn: VecDeque::new(),
+            on_device,
+            responses: vec![EMPTY; requests.len()],
+            ended: vec![false; requests.len()],
+        })
+    }
+
+    /// Draws a token for each row and for each request that finds room. False: all is done.
+    fn step(&mut self, stops: &Stops) -> Result<bool> {
+        self.leave()?;
+        let mut hidden = Vec::new(); // (R, C) in parts
+        if let Some(ids) = self.ids.take().filter(|_| !self.rows.is_empty()) {
+            hidden.push(self.cache.step(self.model, &ids)?);
+        }
+        hidden.extend(self.admit()?.iter().map(|prompt| prompt.last.shallow_clone()));
+        let going = !hidden.is_empty();
+        if going {
+            self.draw(&Tensor::f_cat(&hidden, 0)?)?;
+        }
+        let ahead = usize::from(self.on_device && going);
+        while self.drawn.len() > ahead {
+            self.look(stops)?;
+        }
+        Ok(going)
+    }
+
+    /// Rows that have ended make room.
+    fn leave(&mut self) -> Result<()> {
+        let mut order: Vec<i64> = (0..self.rows.len() as i64).collect();
+        for r in (0..self.rows.len()).rev() {
+            if self.rows[r].left == 0 || self.ended[self.rows[r].request] {
+                self.cache.swap_remove(r)?;
+                self.rows.swap_remove(r);
+                order.swap_remove(r);
+            }
+        }
+        if let Some(ids) = self.ids.take_if(|ids| ids.size() != [order.len() as i64]) {
+            let order = upload(Tensor::f_from_slice(&order)?, ids.device())?;
+            self.ids = Some(ids.f_index_select(0, &order)?);
+        }
+        Ok(())
     }
 
     /// Lets requests enter that fit. Gives the prompt of each new row.
@@ -238,7 +299,7 @@ impl<'a> Batch<'a> {
             self.rows.push(Row {
                 request,
                 stream: stream(self.sampling.seed, &requests[request]),
-                limit: self.sampling.max_new_tokens.min(last - requests[request].prompt.len()),
+                left: self.sampling.max_new_tokens.min(last - requests[request].prompt.len()),
             });
             self.latest = Some((request, prompt.clone()));
             entered.push(prompt);
@@ -246,53 +307,72 @@ impl<'a> Batch<'a> {
         Ok(entered)
     }
 
-    /// Draws a token for each row from its final hidden state (R, C). Rows that end leave. Gives
-    /// the tokens of the others.
-    fn draw(
-        &mut self,
-        hidden: &Tensor,
-        stops: &Stops,
-        responses: &mut [Sampled],
-    ) -> Result<Vec<i64>> {
-        let mut ids = Vec::with_capacity(self.rows.len());
-        let mut ended = Vec::new();
-        let together = (LOGITS / self.model.config.vocab_size).max(16);
+    /// Draws a token for each row from its final hidden state (R, C).
+    fn draw(&mut self, hidden: &Tensor) -> Result<()> {
+        let bound = if self.model.device().is_cuda() { 4 * LOGITS } else { LOGITS };
+        let together = (bound / self.model.config.vocab_size).max(16);
+        let (mut here, mut there) = (Vec::new(), Vec::new());
         for (part, rows) in self.rows.chunks_mut(together).enumerate() {
             let hidden = hidden.f_narrow(0, (part * together) as i64, rows.len() as i64)?;
             let head = self.model.head.as_ref().unwrap_or(&self.model.embedding);
             let logits = self.cache.product().linear(&hidden, head, None)?; // (R, V)
             let uniforms: Vec<f64> = rows.iter_mut().map(|row| row.stream.uniform()).collect();
-            let drawn = draw(&logits, &uniforms, self.sampling)?;
-            for (row, drawn) in rows.iter().zip(drawn) {
-                if !drawn.logprob.is_finite() {
-                    return Err(Error::data(
-                        "the model's logits are not finite: its weights hold NaN or infinity",
-                    ));
-                }
-                let response = &mut responses[row.request];
-                response.tokens.push(drawn.id);
-                response.logprobs.push(drawn.logprob);
-                response.draw_logprobs.push(drawn.draw_logprob);
-                let stop = if stops.ids.contains(&drawn.id) {
-                    Some(Stop::End)
-                } else if stops.end_of_text(&response.tokens)? {
-                    Some(Stop::Text)
-                } else {
-                    (response.tokens.len() >= row.limit).then_some(Stop::Length)
-                };
-                if let Some(stop) = stop {
-                    response.stop = stop;
-                    ended.push(ids.len());
-                }
-                ids.push(i64::from(drawn.id));
+            match self.on_device {
+                true => there.push(draw_there(&logits, &uniforms, self.sampling)?),
+                false => here.extend(draw(&logits, &uniforms, self.sampling)?),
             }
         }
-        for &row in ended.iter().rev() {
-            self.cache.swap_remove(row)?;
-            self.rows.swap_remove(row);
-            ids.swap_remove(row);
+        let (ids, numbers) = if self.on_device {
+            let there = Tensor::f_cat(&there, 0)?;
+            (
+                there.f_select(1, 0)?.f_to_kind(Kind::Int64)?,
+                Numbers::Coming(Download::start(&there)?),
+            )
+        } else {
+            let ids: Vec<i64> = here.iter().map(|drawn| i64::from(drawn.id)).collect();
+            (Tensor::f_from_slice(&ids)?, Numbers::Here(here))
+        };
+        self.ids = Some(ids);
+        let drawing = |row: &mut Row| {
+            row.left -= 1;
+            Drawing { request: row.request, last: row.left == 0 }
+        };
+        self.drawn.push_back((self.rows.iter_mut().map(drawing).collect(), numbers));
+        Ok(())
+    }
+
+    /// Adds the oldest of the drawn tokens to their responses, which may end them.
+    fn look(&mut self, stops: &Stops) -> Result<()> {
+        let Some((drawings, numbers)) = self.drawn.pop_front() else { return Ok(()) };
+        let drawn = match numbers {
+            Numbers::Here(drawn) => drawn,
+            Numbers::Coming(download) => read(download.wait()?)?,
+        };
+        for (Drawing { request, last }, drawn) in drawings.into_iter().zip(drawn) {
+            if self.ended[request] {
+                continue;
+            }
+            if !drawn.logprob.is_finite() {
+                return Err(Error::data(
+                    "the model's logits are not finite: its weights hold NaN or infinity",
+                ));
+            }
+            let response = &mut self.responses[request];
+            response.tokens.push(drawn.id);
+            response.logprobs.push(drawn.logprob);
+            response.draw_logprobs.push(drawn.draw_logprob);
+            response.stop = if stops.ids.contains(&drawn.id) {
+                Stop::End
+            } else if stops.end_of_text(&response.tokens)? {
+                Stop::Text
+            } else if last {
+                Stop::Length
+            } else {
+                continue;
+            };
+            self.ended[request] = true;
         }
-        Ok(ids)
+        Ok(())
     }
 }
 

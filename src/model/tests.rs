@@ -111,7 +111,9 @@ fn adamw_start() -> (Vec<(String, Tensor)>, AdamW) {
         .into();
     let handles = parameters.iter().map(|(name, p)| (name.clone(), p.shallow_clone())).collect();
     let settings = AdamWSettings { betas: (0.9, 0.98), eps: 1e-6, weight_decay: 0.1 };
-    (parameters, AdamW::new(handles, settings).unwrap())
+    let adamw = AdamW::new(handles, settings).unwrap();
+    adamw.gradients().receive().unwrap();
+    (parameters, adamw)
 }
 
 /// One step of the fixture's problem: the gradient norm.
@@ -119,7 +121,6 @@ fn adamw_step(parameters: &[(String, Tensor)], adamw: &mut AdamW, step: usize) -
     let inputs = put(&tensors("adamw.safetensors")[&format!("inputs.{step}")]);
     let out = (inputs.matmul(&parameters[1].1) + &parameters[0].1).tanh().square();
     out.sum(None).backward();
-    adamw.gradients().collect().unwrap();
     let (rate, clip) = [(1e-2, 1.0), (2e-2, 100.0), (5e-3, 0.5)][step];
     adamw.step(rate, clip).unwrap()
 }
@@ -169,7 +170,6 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let (parameters, mut adamw) = adamw_start();
     let before = to_host(&parameters[1].1).unwrap();
     (&parameters[1].1 * f64::INFINITY).sum(None).backward();
-    adamw.gradients().collect().unwrap();
     assert!(!adamw.step(0.1, 1.0).unwrap().is_finite());
     assert_eq!(to_host(&parameters[1].1).unwrap(), before);
     assert_eq!(adamw.steps(), 0);

@@ -1,6 +1,8 @@
 //! The decoder of Llama, Qwen2 and Qwen3: pre-norm blocks of grouped-query attention with rotary
 //! positions and a gated MLP. What one family has and another lacks is optional here.
 
+use std::cell::RefCell;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -62,20 +64,15 @@ pub struct Transformer {
     pub(super) norm: Tensor,
     /// None: the output head is the embedding.
     pub(super) head: Option<Tensor>,
+    /// What [`Transformer::rotary`] has computed.
+    pub(super) angles: RefCell<Option<[Tensor; 2]>>,
 }
 
 impl Transformer {
     /// Final hidden states of `ids` (B, T), i64, each row padded on the right with any valid id:
     /// causal attention keeps the padding out of the positions before it. -> (B, T, C)
     pub fn hidden(&self, ids: &Tensor) -> Result<Tensor> {
-        let (_, length) = ids.size2()?;
-        let limit = self.config.max_position_embeddings;
-        if length as usize > limit {
-            return Err(Error::data(format!(
-                "sequence of {length} tokens; the model's max_position_embeddings is {limit}"
-            )));
-        }
-        let (cos, sin) = rotary_table(&self.config, length, ids.device())?; // (T, 1, D)
+        let [cos, sin] = self.rotary(ids.size2()?.1)?; // (T, 1, D)
         let x = self.embed(ids)?;
         self.forward(x, ids.size2()?.into(), [&cos, &sin], Product::Torch, |_, q, k, v| {
             let (q, k, v) = (q.f_transpose(1, 2)?, k.f_transpose(1, 2)?, v.f_transpose(1, 2)?);
@@ -156,6 +153,27 @@ impl Transformer {
         adapted(x, &inner, adapters.map(|a| &a.down))
     }
 
+    /// Cosines and signed sines of the rotary angles at positions 0..length, f32, (length, 1, D)
+    /// each. Computed once for as many positions as were ever asked for.
+    pub(super) fn rotary(&self, length: i64) -> Result<[Tensor; 2]> {
+        let limit = self.config.max_position_embeddings;
+        if length as usize > limit {
+            return Err(Error::data(format!(
+                "sequence of {length} tokens; the model's max_position_embeddings is {limit}"
+            )));
+        }
+        let mut known = self.angles.borrow_mut();
+        let tables = match known.take().filter(|[cos, _]| cos.size()[0] >= length) {
+            Some(tables) => tables,
+            None => {
+                let longest = (length as usize).next_power_of_two().min(limit);
+                rotary_table(&self.config, longest as i64, self.device())?
+            }
+        };
+        let [cos, sin] = known.insert(tables);
+        Ok([cos.f_narrow(0, 0, length)?, sin.f_narrow(0, 0, length)?])
+    }
+
     /// Next-token logits of hidden states (..., C) -> (..., V), f32 in either precision.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let head = self.head.as_ref().unwrap_or(&self.embedding);
@@ -198,8 +216,15 @@ pub(super) fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// x / sqrt(mean(x^2) + eps) * weight over the last dimension; all but the last product in f32.
+/// x / sqrt(mean(x^2) + eps) * weight over the last dimension; all but the last product in f32, and on
+/// a GPU that, too.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if x.device().is_cuda() {
+        // One kernel, for one weight of all rows.
+        let (shape, own) = ([*x.size().last().unwrap_or(&1)], weight.dim() == 1);
+        let normed = x.f_internal_fused_rms_norm(shape, own.then_some(weight), eps)?.0;
+        return Ok(if own { normed } else { normed.f_mul(weight)? });
+    }
     let wide = x.f_to_kind(Kind::Float)?;
     let mean = wide.f_square()?.f_mean_dim(-1, true, None)?;
     let scale = mean.f_add_scalar(eps)?.f_rsqrt()?;
@@ -219,13 +244,8 @@ pub(super) fn gated(gate_up: &Tensor, inner: i64) -> Result<Tensor> {
     Ok(gate.f_silu()?.f_mul(&up)?)
 }
 
-/// Cosines and signed sines of the rotary angles at positions 0..length, each (length, 1, D).
-/// The sines' first half is negated: see [`rotate`].
-pub(super) fn rotary_table(
-    config: &ModelConfig,
-    length: i64,
-    device: Device,
-) -> Result<(Tensor, Tensor)> {
+/// What [`Transformer::rotary`] gives. The sines' first half is negated: see [`rotate`].
+fn rotary_table(config: &ModelConfig, length: i64, device: Device) -> Result<[Tensor; 2]> {
     let width = config.head_dim();
     // In f32, as transformers does: the rounding of the angles is part of the model.
     let frequencies = config.rope.frequencies(width);
@@ -245,7 +265,7 @@ pub(super) fn rotary_table(
         let table = Tensor::f_from_slice(values)?.f_view([length, 1, width as i64])?;
         Ok(table.f_to_device(device)?)
     };
-    Ok((put(&cos)?, put(&sin)?))
+    Ok([put(&cos)?, put(&sin)?])
 }
 
 /// Rotary embedding of x (..., D): x * cos + rotate_half(x) * sin, where rotate_half is
@@ -257,5 +277,14 @@ pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 
 /// Causal attention: q (B, H, T, D), k and v (B, KV, T, D) -> (B, H, T, D).
 pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (heads, kv_heads) = (q.size()[1], k.size()[1]);
+    if q.device().is_cuda() && heads != kv_heads {
+        // Of libtorch's kernels for a GPU, those that take f32 take no groups of heads.
+        let repeat = |x: &Tensor| -> Result<Tensor> {
+            let expanded = [-1, -1, heads / kv_heads, -1, -1];
+            Ok(x.f_unsqueeze(2)?.f_expand(expanded, false)?.f_flatten(1, 2)?)
+        };
+        return causal_attention(q, &repeat(k)?, &repeat(v)?);
+    }
     Ok(Tensor::f_scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, true, None, true)?)
 }

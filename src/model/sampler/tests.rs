@@ -32,6 +32,19 @@ const SAMPLING: Sampling = Sampling {
     cache_bytes: 1 << 20,
 };
 
+/// As on a GPU: libtorch attends, tokens are drawn on the device and looked at a step later.
+fn sample_on_device(
+    model: &Transformer,
+    stops: &Stops,
+    requests: &[SampleRequest],
+    sampling: &Sampling,
+) -> Vec<Sampled> {
+    let _guard = tch::no_grad_guard();
+    let mut batch = Batch::new(model, requests, sampling, true).unwrap();
+    while batch.step(stops).unwrap() {}
+    batch.responses
+}
+
 /// The uncached logits before each response token, (T, V).
 fn full_logits(model: &Transformer, request: &SampleRequest, response: &Sampled) -> Tensor {
     let all: Vec<i64> =
@@ -72,6 +85,38 @@ fn the_cache_agrees_with_the_whole_sequence() {
     // Both ways to stop occur, so rows left the batch while others went on.
     assert_eq!(check_logprobs(&[9, 9, 9, 9], 0.8).len(), 2);
     assert_eq!(check_logprobs(&[3, 9, 1, 6, 9], 1.3).len(), 2);
+}
+
+#[test]
+fn a_device_draws_what_the_host_draws() {
+    let model = reference_model();
+    let batch = requests(&[3, 9, 1, 6, 9, 14], 4);
+    let decode = |ids: &[u32]| Ok(ids.iter().map(|id| format!("{id};")).collect());
+    let texts = ["7;".to_string()];
+    let stops = Stops { ids: &[3, 11], texts: &texts, decode: &decode };
+    let mut ends = BTreeSet::new();
+    for sampling in [
+        SAMPLING,
+        Sampling { temperature: 0.0, ..SAMPLING },
+        Sampling { cache_bytes: 60_000, ..SAMPLING },
+        Sampling { top_k: 12, top_p: 0.9, min_p: 0.05, ..SAMPLING },
+        Sampling { top_p: 0.7, max_new_tokens: 1, ..SAMPLING },
+    ] {
+        let host = sample(&model, &stops, &batch, &sampling).unwrap();
+        let device = sample_on_device(&model, &stops, &batch, &sampling);
+        for (host, device) in host.iter().zip(&device) {
+            assert_eq!((&host.tokens, host.stop), (&device.tokens, device.stop));
+            for (host, device) in
+                [(&host.logprobs, &device.logprobs), (&host.draw_logprobs, &device.draw_logprobs)]
+            {
+                let far = host.iter().zip(device).map(|(a, b)| (a - b).abs());
+                assert!(far.fold(0.0, f32::max) < 1e-5);
+                assert_eq!(host.len(), device.len());
+            }
+            ends.insert(format!("{:?}", host.stop));
+        }
+    }
+    assert_eq!(ends.len(), 3, "{ends:?}");
 }
 
 #[test]
@@ -185,25 +230,17 @@ fn the_cache_stays_within_its_budget() {
     for cache_bytes in (30_000..600_000).step_by(13_000) {
         let sampling = Sampling { cache_bytes, ..SAMPLING };
         let _guard = tch::no_grad_guard();
-        let Ok(mut batch) = Batch::new(&model, &requests, &sampling) else { continue };
-        let mut responses = vec![EMPTY; requests.len()];
-        let mut ids: Vec<i64> = Vec::new();
-        loop {
-            let mut hidden = Vec::new();
-            if !ids.is_empty() {
-                hidden.push(batch.cache.step(&model, &ids).unwrap());
+        for on_device in [false, true] {
+            let Ok(mut batch) = Batch::new(&model, &requests, &sampling, on_device) else {
+                continue;
+            };
+            while batch.step(&Stops::at(&[3])).unwrap() {
+                let held = batch.cache.held_bytes();
+                assert!(batch.cache.bytes() <= cache_bytes && held <= cache_bytes);
+                rows.insert(batch.rows.len());
             }
-            let entered = batch.admit().unwrap();
-            assert!(batch.cache.bytes() <= cache_bytes && batch.cache.held_bytes() <= cache_bytes);
-            hidden.extend(entered.iter().map(|prompt| prompt.last.shallow_clone()));
-            if hidden.is_empty() {
-                break;
-            }
-            rows.insert(batch.rows.len());
-            let hidden = Tensor::cat(&hidden, 0);
-            ids = batch.draw(&hidden, &Stops::at(&[3]), &mut responses).unwrap();
+            assert!(batch.responses.iter().all(|response| !response.tokens.is_empty()));
         }
-        assert!(responses.iter().all(|response| !response.tokens.is_empty()));
     }
     assert!(rows.contains(&1) && rows.contains(&27), "{rows:?}");
 }

@@ -47,7 +47,7 @@ enum Kept {
 
 impl<'a> Pass<'a> {
     pub fn new(model: &'a Transformer, batch: &'a Packed) -> Result<Self> {
-        let (cos, sin) = model.rotary(batch)?;
+        let [cos, sin] = model.rotary(batch.longest())?;
         Ok(Self { model, batch, sequences: batch.sequences(), cos, sin })
     }
 
