@@ -130,9 +130,9 @@ fn softmax(scores: &mut [f32], first: usize) -> [f32; QUERIES] {
     }
     let mut sums = [_mm256_setzero_ps(); 2];
     for scores in scores.chunks_exact_mut(QUERIES) {
-        for v in 0..2 {
+        for (v, sum) in sums.iter_mut().enumerate() {
             let weight = exp(_mm256_sub_ps(load(scores, v), most[v]));
-            sums[v] = _mm256_add_ps(sums[v], weight);
+            *sum = _mm256_add_ps(*sum, weight);
             store(scores, v, weight);
         }
     }
