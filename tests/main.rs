@@ -2,6 +2,7 @@
 mod audit;
 mod cli;
 mod completions;
+mod hooked;
 mod layers;
 mod program;
 mod published;
@@ -9,6 +10,7 @@ mod resume;
 mod query;
 mod server;
 mod store;
+mod store_check;
 mod store_faults;
 mod store_s3;
 mod toy;

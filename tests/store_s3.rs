@@ -121,8 +121,8 @@ impl Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_store() {
-    conformance(&server().store("s3://triad/some/prefix", &[])).await;
-    conformance(&server().store("s3://triad/other%20prefix/", &[])).await;
+    conformance(&server().store("s3://triad/some/prefix", &[]), 1_500).await;
+    conformance(&server().store("s3://triad/other%20prefix/", &[]), 100).await;
     crate::query::conformance(&server().store("s3://triad/query", &[])).await;
 }
 

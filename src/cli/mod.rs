@@ -3,12 +3,15 @@
 mod audit;
 mod completions;
 mod environment;
+mod fsck;
+mod gc;
 mod get;
 mod job;
 mod logging;
 mod ls;
 mod name;
 mod output;
+mod pin;
 mod plan;
 mod progress;
 mod query;
@@ -81,6 +84,12 @@ enum Command {
     Show(show::Show),
     /// Download one artifact's objects, verified
     Get(get::Get),
+    /// Check everything in the store: records, objects, digests, names, inputs
+    Fsck(fsck::Fsck),
+    /// Say what no name, pin or running pipeline needs, or delete it
+    Gc(gc::Gc),
+    /// Keep artifacts from `triad gc`, named or not
+    Pin(pin::Pin),
     /// Certify tasks: validity, uniqueness, duplicates, leakage, shortcuts
     Audit(audit::Audit),
     /// Query datasets with SQL
@@ -157,6 +166,9 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Ls(command) => command.execute(globals).await,
             Command::Show(command) => command.execute(globals).await,
             Command::Get(command) => command.execute(globals).await,
+            Command::Fsck(command) => command.execute(globals, terminal).await,
+            Command::Gc(command) => command.execute(globals).await,
+            Command::Pin(command) => command.execute(globals).await,
             Command::Audit(command) => command.execute(globals).await,
             Command::Query(command) => command.execute(globals).await,
             #[cfg(feature = "torch")]

@@ -42,6 +42,7 @@ async fn commit<R: Row>(
         started: entropy::now(),
         seconds: 1.5,
         timings: BTreeMap::from([("sample_tokens_per_second".into(), 9.0)]),
+        storage: Default::default(),
     };
     let manifest = Manifest {
         format: Manifest::FORMAT,

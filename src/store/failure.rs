@@ -30,7 +30,7 @@ fn root(error: &Cause) -> String {
 }
 
 /// The kind of the operating system's error among the causes.
-fn io_kind(error: &Cause) -> Option<ErrorKind> {
+pub(super) fn io_kind(error: &Cause) -> Option<ErrorKind> {
     let mut cause = error.source();
     while let Some(source) = cause {
         if let Some(io) = source.downcast_ref::<std::io::Error>() {
@@ -42,9 +42,18 @@ fn io_kind(error: &Cause) -> Option<ErrorKind> {
 }
 
 /// The text of `<Code>` in an S3 error.
-fn s3_code(text: &str) -> Option<&str> {
+pub(super) fn s3_code(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("<Code>")?;
     rest.split_once("</Code>").map(|(code, _)| code)
+}
+
+/// The HTTP status that the client's error text names.
+pub(super) fn status(text: &str) -> Option<u16> {
+    if text.contains("Server returned error response") {
+        return Some(200);
+    }
+    let (_, rest) = text.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
 }
 
 impl Store {
@@ -126,7 +135,7 @@ impl Store {
             }
             _ => {}
         }
-        let replied = self.answered() || text.contains("status code");
+        let replied = self.client.answered() || status(&text).is_some();
         if replied || self.url().scheme() != "s3" {
             return Error::try_again(format!("{place}: {}", one_line(error)));
         }

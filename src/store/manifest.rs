@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Key;
+use super::{Key, Traffic};
 use crate::id::ArtifactId;
 use crate::{Error, Result};
 
@@ -52,6 +52,13 @@ impl Manifest {
         self.objects.iter().find(|object| object.path == path).ok_or_else(|| {
             Error::data(format!("artifact {} ({}) holds no `{path}`", self.id.short(), self.job()))
         })
+    }
+
+    /// The artifacts it was made from.
+    pub fn inputs(&self) -> impl Iterator<Item = ArtifactId> {
+        let ports = self.identity["inputs"].as_object().into_iter().flat_map(|map| map.values());
+        let ids = ports.filter_map(Value::as_object).flat_map(|named| named.values());
+        ids.filter_map(|id| ArtifactId::try_from(id.as_str()?.to_string()).ok())
     }
 
     pub fn bytes(&self) -> u64 {
@@ -104,4 +111,7 @@ pub struct Producer {
     /// Measured rates and durations by name (`sample_tokens_per_second`, …).
     #[serde(default)]
     pub timings: BTreeMap<String, f64>,
+    /// What the committing process asked of the store before the commit.
+    #[serde(default)]
+    pub storage: Traffic,
 }

@@ -2,16 +2,27 @@
 
 mod artifact;
 mod attempt;
+mod check;
+mod client;
+mod collect;
 mod failure;
+mod hold;
 mod key;
 mod manifest;
 mod object;
 mod open;
+mod record;
 mod refs;
+mod transfer;
 
 pub use artifact::Artifact;
 pub use attempt::{Attempt, Commit, Portion, Resumed, StepRecord};
+pub use check::{Check, Finding, Problem, check};
+pub use client::{Patience, Traffic};
+pub use collect::{Collected, Garbage, Reason, collect};
+pub use hold::Hold;
 pub use key::Key;
 pub use manifest::{Manifest, ObjectEntry, Producer, SchemaRef};
-pub use object::Store;
+pub use object::{Listed, Store};
 pub use refs::Ref;
+pub use transfer::Source;

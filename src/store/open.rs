@@ -1,17 +1,17 @@
-//! From a URL to an object store: settings, timeouts and how long to keep trying.
+//! From a URL to an object store: settings and timeouts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{ClientConfigKey, RetryConfig};
 use url::Url;
 
-use super::Store;
+use super::client::Client;
+use super::{Patience, Store};
 use crate::{Error, Result};
 
 impl Store {
@@ -75,24 +75,8 @@ fn local(url: Url) -> Result<Store> {
         return Err(unfit("a file stands where the store's folder should be"));
     }
     let prefix = Path::from_absolute_path(&folder).map_err(|e| unfit(&e.to_string()))?;
-    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
-    Ok(Store::new(store.clone(), store, prefix, url, None))
-}
-
-/// How long a request is tried again. A store that never answered is given up soon: the URL or
-/// the network is probably wrong. One that did answer gets the time of a server's restart: a job
-/// of many hours should not end for it.
-fn retries(answered: bool) -> RetryConfig {
-    let (most, seconds, backoff) = if answered { (40, 150, 10) } else { (5, 6, 2) };
-    RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(backoff),
-            base: 2.0,
-        },
-        max_retries: most,
-        retry_timeout: Duration::from_secs(seconds),
-    }
+    let disk = Arc::new(LocalFileSystem::new().with_automatic_cleanup(true));
+    Ok(Store::new(Client::new(disk, None, Patience::LOCAL), prefix, url, None))
 }
 
 fn s3(url: Url, settings: Vec<(String, String)>) -> Result<Store> {
@@ -127,13 +111,14 @@ fn s3(url: Url, settings: Vec<(String, String)>) -> Result<Store> {
             )));
         }
     }
-    let build = |answered| {
-        let store = builder.clone().with_retry(retries(answered)).build();
-        store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|e| {
-            unfit(format!("the AWS_* settings do not fit: {}", super::failure::one_line(&e)))
-        })
-    };
-    Ok(Store::new(build(false)?, build(true)?, prefix, url.clone(), endpoint))
+    // Repeating is the store's own business: it counts the tries, and a broken body is one too.
+    let once = RetryConfig { max_retries: 0, ..Default::default() };
+    let server = builder.with_retry(once).with_checksum_algorithm(Checksum::SHA256).build();
+    let server = Arc::new(server.map_err(|e| {
+        unfit(format!("the AWS_* settings do not fit: {}", super::failure::one_line(&e)))
+    })?);
+    let client = Client::new(server.clone(), Some(server), Patience::NETWORK);
+    Ok(Store::new(client, prefix, url.clone(), endpoint))
 }
 
 #[cfg(test)]
