@@ -18,7 +18,8 @@ use url::Url;
 use super::failure::explain;
 use super::system;
 use super::table::{DatasetTable, STORE_URL};
-use crate::store::{Artifact, Key, Store};
+use super::verified::Verified;
+use crate::store::{Artifact, Store};
 use crate::{Error, Result, dataset};
 
 /// The session's own catalog, where two-part names are looked up.
@@ -136,9 +137,9 @@ impl Catalog {
         }
         tree.register(&context)?;
         let url = Url::parse(STORE_URL).map_err(Error::defect)?;
-        let (inner, _) =
-            self.store.raw(&Key::Ref { pipeline: String::new(), stage: String::new() });
-        context.runtime_env().register_object_store(&url, inner);
+        let artifacts = self.named.iter().map(|named| &named.artifact);
+        let verified = Arc::new(Verified::new(&self.store, artifacts));
+        context.runtime_env().register_object_store(&url, verified);
         Ok(context.enable_url_table())
     }
 
