@@ -8,6 +8,8 @@ mod program;
 mod published;
 mod resume;
 mod query;
+mod s3_faults;
+mod s3_server;
 mod server;
 mod store;
 mod store_check;
