@@ -3,6 +3,7 @@ mod audit;
 mod cli;
 mod completions;
 mod hooked;
+mod chaos;
 mod layers;
 mod program;
 mod published;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use futures::{StreamExt, stream};
 use triad::id::{ArtifactId, digest};
 use triad::job::{self, Outcome, ProgressSink, StopFlag};
 use triad::pipeline::{self, Ending, Observer, Pipeline, RunOptions, worst};
-use triad::store::{Artifact, Attempt, Manifest, ObjectEntry, Patience, Source, Store};
+use triad::store::{
+    Artifact, Attempt, Manifest, ObjectEntry, Patience, Reason, Source, Store, collect,
+};
 
 use crate::hooked::unreliable;
 use crate::s3_server::{FAULTS, Fault, Server};
@@ -143,7 +146,53 @@ async fn a_lying_record_makes_nobody_read_or_allocate_more_than_there_is() {
     }
 }
 
-const TINY: &str = "\
+/// Ages are differences of the store's own times, and nothing else depends on a clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_disagree_harm_nothing() {
+    const DAY: i64 = 86400;
+    let week = TimeDelta::days(7);
+    for days in [-10, 10] {
+        let server = Server::start();
+        let store = server.store(Duration::from_secs(30));
+        server.set_clock(days * DAY);
+        let made = upload(&store, "clocks", &noise(100), false).await;
+        assert_eq!(run(&store).await.unwrap(), undisturbed().await, "{days}");
+        let proofs = store.check_bucket().await;
+        let clock = proofs.iter().find(|proof| proof.what == "clock").unwrap();
+        assert!(!clock.fine && clock.said.contains("this machine's clock is"), "{clock:?}");
+        // Now, and when its clock jumps back.
+        for jump in [0, -3] {
+            server.set_clock((days + jump) * DAY);
+            assert_eq!(collect(&store, week, true).await.unwrap().garbage, [], "{days} {jump}");
+            let artifact = Artifact::open(&store, &made.id).await.unwrap().unwrap();
+            artifact.read("x").await.unwrap();
+        }
+        // Eight days later by the store's clock, what nobody names is old.
+        server.set_clock((days + 8) * DAY);
+        let old = collect(&store, week, true).await.unwrap().garbage;
+        assert!(old.iter().any(|one| one.reason == Reason::Unreachable), "{days}: {old:?}");
+        assert!(Artifact::open(&store, &made.id).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_artifacts_take_few_requests() {
+    let server = Server::start();
+    let store = server.store(Duration::from_secs(30));
+    upload(&store, "warm", &noise(10), false).await;
+    server.requests();
+    let mut attempt = Attempt::new(&store, &id("small"));
+    attempt.write("x", noise(10), None).await.unwrap();
+    attempt.commit(manifest("small")).await.unwrap();
+    assert_eq!(server.requests(), BTreeMap::from([("put", 2)]));
+    run(&store).await.unwrap();
+    server.requests();
+    // Nothing to do: a manifest and a name for each of four stages.
+    run(&store).await.unwrap();
+    assert_eq!(server.requests(), BTreeMap::from([("get", 8)]));
+}
+
+pub const TINY: &str = "\
 pipeline: tiny
 stages:
   arithmetic:
@@ -180,21 +229,24 @@ impl Observer for Silent {
     fn ended(&self, _: &str, _: &Ending) {}
 }
 
-/// Ids and digests of all that a run committed.
-pub type Digests = BTreeMap<ArtifactId, Vec<(String, String)>>;
-
-/// Runs the tiny pipeline once; `None` when it has to be tried again.
-pub async fn run(store: &Store) -> Option<Digests> {
-    let pipeline = Pipeline::parse("tiny", TINY, &[], job::kinds()).unwrap();
-    let options = RunOptions {
+pub fn options() -> RunOptions {
+    RunOptions {
         workers: 2,
         device: "cpu".into(),
         server: None,
         until: None,
         stop: StopFlag::default(),
         observer: Arc::new(Silent),
-    };
-    let ends = match pipeline::run(store, &pipeline, &options).await {
+    }
+}
+
+/// Ids and digests of all that a run committed.
+pub type Digests = BTreeMap<ArtifactId, Vec<(String, String)>>;
+
+/// Runs the tiny pipeline once; `None` when it has to be tried again.
+pub async fn run(store: &Store) -> Option<Digests> {
+    let pipeline = Pipeline::parse("tiny", TINY, &[], job::kinds()).unwrap();
+    let ends = match pipeline::run(store, &pipeline, &options()).await {
         Ok(ends) => ends,
         Err(error) => {
             assert_eq!(error.exit_code(), 75, "{error}");

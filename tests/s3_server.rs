@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use triad::entropy::{self, Stream};
 use triad::id::digest;
 use triad::store::{Patience, Store};
@@ -94,8 +94,17 @@ pub struct Server {
     state: Mutex<State>,
     faults: Mutex<Arc<Faults>>,
     etags: AtomicU64,
+    /// Seconds by which its clock goes wrong.
+    skew: AtomicI64,
     requests: Mutex<BTreeMap<&'static str, u64>>,
     happened: Mutex<HashMap<Fault, u64>>,
+}
+
+impl Drop for Server {
+    /// Wakes the thread that accepts, which then finds nobody to serve for.
+    fn drop(&mut self) {
+        let _ = TcpStream::connect(self.address);
+    }
 }
 
 struct Request {
@@ -113,7 +122,7 @@ struct Answer {
 }
 
 impl Server {
-    /// A server with an empty bucket. It lives as long as the process.
+    /// A server with an empty bucket.
     pub fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Arc::new(Self {
@@ -121,13 +130,14 @@ impl Server {
             state: Mutex::default(),
             faults: Mutex::default(),
             etags: AtomicU64::default(),
+            skew: AtomicI64::default(),
             requests: Mutex::default(),
             happened: Mutex::default(),
         });
-        let accepting = server.clone();
+        let accepting = Arc::downgrade(&server);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let server = accepting.clone();
+                let Some(server) = accepting.upgrade() else { break };
                 // An error ends the connection, which is what it stands for.
                 std::thread::spawn(move || server.serve(connection).ok());
             }
@@ -160,6 +170,11 @@ impl Server {
     pub fn inject(&self, seed: u64, probability: f64, kinds: &[Fault]) {
         let faults = Faults { seed, probability, kinds: kinds.to_vec(), ..Default::default() };
         *self.faults.lock().unwrap() = Arc::new(faults);
+    }
+
+    /// Sets its clock that many seconds ahead of ours.
+    pub fn set_clock(&self, seconds: i64) {
+        self.skew.store(seconds, Ordering::Relaxed);
     }
 
     /// Requests since the last call, by kind.
@@ -296,7 +311,8 @@ impl Server {
 
     fn object(&self, bytes: Bytes) -> Object {
         let etag = format!("\"{:x}\"", self.etags.fetch_add(1, Ordering::Relaxed));
-        Object { bytes, etag, modified: entropy::now() }
+        let skew = TimeDelta::seconds(self.skew.load(Ordering::Relaxed));
+        Object { bytes, etag, modified: entropy::now() + skew }
     }
 
     fn put(&self, key: String, request: &Request) -> Answer {

@@ -12,14 +12,15 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 use triad::id::ArtifactId;
-use triad::job::{self, StopFlag};
-use triad::pipeline::{self, Ending, Observer, Pipeline, RunOptions};
+use triad::job;
+use triad::pipeline::{self, Pipeline};
 use triad::store::{
     Artifact, Attempt, Collected, Key, Manifest, Problem, Reason, SchemaRef, Store, check, collect,
 };
 
 use crate::hooked::{Fate, Operation, hooked};
 use crate::program::{failure, stdout};
+use crate::s3_faults::options;
 use crate::store::manifest;
 use crate::toy::{self, Toy};
 
@@ -342,17 +343,6 @@ async fn gc_gives_back_what_a_run_turns_out_to_need() {
     }
 }
 
-struct Silent;
-
-impl job::ProgressSink for Silent {
-    fn update(&self, _: &str, _: &str, _: u64, _: u64, _: &str) {}
-}
-
-impl Observer for Silent {
-    fn started(&self, _: &str, _: &str) {}
-    fn ended(&self, _: &str, _: &Ending) {}
-}
-
 /// Runs of a pipeline with ever-changing parameters, so that old artifacts lose their names and are
 /// wanted again, beside a collector that keeps nothing out of youth.
 #[tokio::test(flavor = "multi_thread")]
@@ -378,15 +368,7 @@ async fn runs_beside_gc_lose_nothing() {
                 let text = SMALL.replace("pipeline: small", &format!("pipeline: p{number}"));
                 let seed = [format!("tasks.seed={}", (round + number) % 3)];
                 let pipeline = Pipeline::parse("small", &text, &seed, job::kinds()).unwrap();
-                let options = RunOptions {
-                    workers: 2,
-                    device: "cpu".into(),
-                    server: None,
-                    until: None,
-                    stop: StopFlag::default(),
-                    observer: Arc::new(Silent),
-                };
-                let ends = pipeline::run(&store, &pipeline, &options).await.unwrap();
+                let ends = pipeline::run(&store, &pipeline, &options()).await.unwrap();
                 for end in &ends {
                     let manifest = end.ending.manifest();
                     let manifest = manifest.unwrap_or_else(|| panic!("{:?}", end.ending));

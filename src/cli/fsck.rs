@@ -42,9 +42,9 @@ impl Fsck {
         if self.repair && found.findings.iter().any(|finding| finding.problem.is_damage()) {
             let options = run::options(globals, terminal)?;
             run::set_threads(globals);
-            let repairs = Repairs::make(&store, &found.findings, &options).await?;
+            let repairs = repair(&store, &found.findings, &options).await?;
             if !self.json {
-                repairs.table.print(false)?;
+                repairs.print(false)?;
                 output::line("")?;
             }
             found = check(&store, true, &known).await?;
@@ -84,49 +84,42 @@ impl Fsck {
     }
 }
 
-/// What became of each damaged artifact.
-struct Repairs {
-    table: Table,
-}
-
-impl Repairs {
-    /// Makes damaged artifacts again, inputs first.
-    async fn make(store: &Store, findings: &[Finding], options: &RunOptions) -> Result<Self> {
-        let mut table = Table::new(&["artifact", "job", "repair"]);
-        let mut damaged: BTreeMap<ArtifactId, Option<Value>> = BTreeMap::new();
-        for finding in findings {
-            use Problem::{BadManifest, ChangedObject, MissingObject, Truncated};
-            let repairable =
-                matches!(finding.problem, BadManifest | ChangedObject | MissingObject | Truncated);
-            if let Some(id) = finding.artifact.as_ref().filter(|_| repairable) {
-                damaged.insert(id.clone(), store.identity(id).await?);
-            }
+/// Makes damaged artifacts again, inputs first; gives what became of each.
+async fn repair(store: &Store, findings: &[Finding], options: &RunOptions) -> Result<Table> {
+    let mut table = Table::new(&["artifact", "job", "repair"]);
+    let mut damaged: BTreeMap<ArtifactId, Option<Value>> = BTreeMap::new();
+    for finding in findings {
+        use Problem::{BadManifest, ChangedObject, MissingObject, Truncated};
+        let repairable =
+            matches!(finding.problem, BadManifest | ChangedObject | MissingObject | Truncated);
+        if let Some(id) = finding.artifact.as_ref().filter(|_| repairable) {
+            damaged.insert(id.clone(), store.identity(id).await?);
         }
-        // A checkpoint that lists a damaged object must not be continued from.
-        let records = findings.iter().filter(|finding| {
-            matches!(finding.problem, Problem::BadCheckpoint | Problem::DanglingRef)
-        });
-        store.forget(records.map(|finding| finding.path.clone())).await?;
-        let mut todo: BTreeSet<ArtifactId> = damaged.keys().cloned().collect();
-        while !todo.is_empty() {
-            let ready = todo.iter().find(|id| {
-                let identity = damaged.get(*id).and_then(Option::as_ref);
-                !inputs(identity).any(|(_, _, input)| todo.contains(&input))
-            });
-            // No artifact is its own ancestor: its id is a hash over theirs.
-            let Some(id) = ready.cloned() else { break };
-            todo.remove(&id);
-            let identity = damaged.get(&id).and_then(Option::as_ref);
-            let job = identity.map(|identity| output::text(&identity["job"]));
-            let repair = match again(store, &id, identity, options).await {
-                Ok(repair) => repair,
-                Err(e @ Error::TryAgain(_)) => return Err(e),
-                Err(e) => format!("failed: {e}"),
-            };
-            table.push(vec![id.short().into(), job.into(), repair.into()]);
-        }
-        Ok(Self { table })
     }
+    // A checkpoint that lists a damaged object must not be continued from.
+    let records = findings
+        .iter()
+        .filter(|finding| matches!(finding.problem, Problem::BadCheckpoint | Problem::DanglingRef));
+    store.forget(records.map(|finding| finding.path.clone())).await?;
+    let mut todo: BTreeSet<ArtifactId> = damaged.keys().cloned().collect();
+    while !todo.is_empty() {
+        let ready = todo.iter().find(|id| {
+            let identity = damaged.get(*id).and_then(Option::as_ref);
+            !inputs(identity).any(|(_, _, input)| todo.contains(&input))
+        });
+        // No artifact is its own ancestor: its id is a hash over theirs.
+        let Some(id) = ready.cloned() else { break };
+        todo.remove(&id);
+        let identity = damaged.get(&id).and_then(Option::as_ref);
+        let job = identity.map(|identity| output::text(&identity["job"]));
+        let repair = match again(store, &id, identity, options).await {
+            Ok(repair) => repair,
+            Err(e @ Error::TryAgain(_)) => return Err(e),
+            Err(e) => format!("failed: {e}"),
+        };
+        table.push(vec![id.short().into(), job.into(), repair.into()]);
+    }
+    Ok(table)
 }
 
 /// The inputs that an identity names: port, name, id.

@@ -1,6 +1,8 @@
 //! The command line: one file per command. stdout is data, stderr is logs and progress.
 
 mod audit;
+mod bucket;
+mod chaos;
 mod completions;
 mod environment;
 mod fsck;
@@ -63,6 +65,9 @@ struct Globals {
     /// How logs are written to stderr; progress bars only with `text` on a terminal
     #[arg(long, global = true, env = environment::LOG_FORMAT, default_value = "text")]
     log_format: logging::LogFormat,
+    /// Die after that many writes to the store: how `triad chaos` kills
+    #[arg(long, global = true, hide = true, value_name = "N")]
+    die_after_writes: Option<u64>,
     /// More logs; twice for all
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -88,6 +93,10 @@ enum Command {
     Fsck(fsck::Fsck),
     /// Say what no name, pin or running pipeline needs, or delete it
     Gc(gc::Gc),
+    /// Create an S3 bucket for a store, or prove that one does what triad needs
+    Bucket(bucket::Bucket),
+    /// Kill a pipeline after every write in turn, resume it, and compare what is made
+    Chaos(chaos::Chaos),
     /// Keep artifacts from `triad gc`, named or not
     Pin(pin::Pin),
     /// Certify tasks: validity, uniqueness, duplicates, leakage, shortcuts
@@ -125,7 +134,11 @@ fn device(text: &str) -> Result<String, String> {
 
 impl Globals {
     fn open_store(&self) -> Result<Store> {
-        Store::open(&self.store)
+        let store = Store::open(&self.store)?;
+        Ok(match self.die_after_writes {
+            Some(writes) => store.dying_after(writes),
+            None => store,
+        })
     }
 }
 
@@ -168,6 +181,8 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Get(command) => command.execute(globals).await,
             Command::Fsck(command) => command.execute(globals, terminal).await,
             Command::Gc(command) => command.execute(globals).await,
+            Command::Bucket(command) => command.execute(globals).await,
+            Command::Chaos(command) => command.execute(globals).await,
             Command::Pin(command) => command.execute(globals).await,
             Command::Audit(command) => command.execute(globals).await,
             Command::Query(command) => command.execute(globals).await,

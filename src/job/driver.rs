@@ -137,7 +137,8 @@ async fn make(
         context.summary = summary;
         context = blocking(job, context, |context| job.complete(context)).await?;
     }
-    let seconds = (entropy::now() - started).as_seconds_f64();
+    // A clock that was set back meanwhile makes no negative time.
+    let seconds = (entropy::now() - started).as_seconds_f64().max(0.0);
     let manifest = Manifest {
         format: Manifest::FORMAT,
         id,

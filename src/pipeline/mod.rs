@@ -93,6 +93,20 @@ impl Pipeline {
         })
     }
 
+    /// The positions of all stages, each after those it is made from.
+    pub fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = Vec::with_capacity(self.stages.len());
+        while order.len() < self.stages.len() {
+            let ready = |at: &usize| {
+                !order.contains(at) && self.stages[*at].upstream().all(|from| order.contains(&from))
+            };
+            // There is one, as a checked pipeline has no cycle.
+            let Some(next) = (0..self.stages.len()).find(ready) else { break };
+            order.push(next);
+        }
+        order
+    }
+
     /// Which stages are wanted: all, or `until` and everything it is made from.
     pub fn select(&self, until: Option<&str>) -> Result<Vec<bool>> {
         let Some(until) = until else { return Ok(vec![true; self.stages.len()]) };

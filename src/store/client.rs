@@ -75,6 +75,8 @@ struct Counters {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
 }
+    /// Writes left to a process that is to die after them.
+    life: Option<Arc<AtomicU64>>,
 
 fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
@@ -97,7 +99,19 @@ impl Client {
         parts: Option<Arc<dyn MultipartStore>>,
         patience: Patience,
     ) -> Self {
-        Self { inner, parts, patience, answered: Arc::default(), counters: Arc::default() }
+    /// The same store, for a process that dies after that many writes.
+    pub fn dying_after(self, writes: u64) -> Self {
+        Self { life: Some(Arc::new(AtomicU64::new(writes))), ..self }
+    }
+
+        Self {
+            inner,
+            parts,
+            patience,
+            answered: Arc::default(),
+            counters: Arc::default(),
+            life: None,
+        }
     }
 
     pub fn with_patience(self, patience: Patience) -> Self {
@@ -192,8 +206,15 @@ impl Client {
         Ok((found, bytes))
     }
 
+    /// Takes note of a write that is done.
     /// Sends part `index` of multipart upload `id`.
     pub async fn put_part(
+        if let Some(life) = &self.life
+            && life.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            // As by SIGKILL: nothing is flushed, closed or released.
+            std::process::abort();
+        }
         &self,
         parts: &dyn MultipartStore,
         path: &Path,
@@ -308,6 +329,7 @@ impl ObjectStore for Client {
     ) -> BoxStream<'static, Result<Path, Cause>> {
         let client = self.clone();
         let delete = async move {
+            client.wrote(0);
             let paths: Vec<Path> = paths.try_collect().await?;
             client
                 .repeat(|| async {

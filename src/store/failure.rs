@@ -66,7 +66,7 @@ impl Store {
             Some("NoSuchBucket") => {
                 let bucket = self.url().host_str().unwrap_or_default();
                 return Error::usage(format!(
-                    "{}: no bucket `{bucket}`{}; create it (`aws s3 mb s3://{bucket}`) or check \
+                    "{}: no bucket `{bucket}`{}; create it (`triad bucket init`) or check \
                      the name and AWS_ENDPOINT_URL",
                     self.url(),
                     self.at_endpoint(),
@@ -113,8 +113,8 @@ impl Store {
         }
         if text.contains("169.254.169.254") {
             return Error::try_again(format!(
-                "{place}: no credentials: AWS_ACCESS_KEY_ID is not set and this machine offers \
-                 no instance role ({})",
+                "{place}: no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws/ has no profile \
+                 with keys, and this machine offers no instance role ({})",
                 root(error)
             ));
         }
@@ -150,8 +150,8 @@ impl Store {
     fn denied(&self, place: &str, code: Option<&str>) -> Error {
         Error::usage(format!(
             "{place}: access denied{}{}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
-             AWS_SESSION_TOKEN and what they may do in this bucket (profiles are not read: \
-             `aws configure export-credentials --format env`)",
+             AWS_SESSION_TOKEN or AWS_PROFILE, and what they may do in this bucket (`triad bucket \
+             check`)",
             code.map(|code| format!(" ({code})")).unwrap_or_default(),
             self.at_endpoint(),
         ))

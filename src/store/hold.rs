@@ -90,6 +90,7 @@ impl Store {
 impl Hold {
     /// Lets go. A failure is no error: the record is void in a day.
     pub async fn release(self) {
+        self.renewal.abort();
         if let Err(e) = self.store.delete([self.key.to_string()]).await {
             tracing::debug!("the record of this run stays for a day: {e}");
         }

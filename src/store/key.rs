@@ -104,6 +104,11 @@ impl Key {
         }
     }
 
+    /// The folder of an artifact.
+    pub(super) fn artifact_folder(id: &ArtifactId) -> String {
+        format!("artifacts/{id}")
+    }
+
     /// The folder of an artifact's step records.
     pub(super) fn steps_folder(id: &ArtifactId) -> String {
         format!("artifacts/{id}/steps")

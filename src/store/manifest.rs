@@ -98,7 +98,7 @@ impl ObjectEntry {
 }
 
 /// Who made it, where and how long it took: outside the identity.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Producer {
     pub triad: String,

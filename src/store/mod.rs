@@ -2,6 +2,7 @@
 
 mod artifact;
 mod attempt;
+mod bucket;
 mod check;
 mod client;
 mod collect;
@@ -11,12 +12,14 @@ mod key;
 mod manifest;
 mod object;
 mod open;
+mod profile;
 mod record;
 mod refs;
 mod transfer;
 
 pub use artifact::Artifact;
 pub use attempt::{Attempt, Commit, Portion, Resumed, StepRecord};
+pub use bucket::Proof;
 pub use check::{Check, Finding, Problem, check};
 pub use client::{Patience, Traffic};
 pub use collect::{Collected, Garbage, Reason, collect};

@@ -12,6 +12,7 @@ use object_store::{Error as Cause, GetOptions};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use url::Url;
 
+use super::bucket::Amazon;
 use super::client::Client;
 use super::{Key, Patience, Traffic};
 use crate::id::ArtifactId;
@@ -23,8 +24,7 @@ pub struct Store {
     pub(super) client: Client,
     prefix: Path,
     url: Url,
-    /// The S3 server's address when it is not Amazon's.
-    endpoint: Option<String>,
+    pub(super) amazon: Option<Amazon>,
 }
 
 /// How often a conditional put is repeated when the store reports a conflict without a winner.
@@ -52,8 +52,8 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(client: Client, prefix: Path, url: Url, endpoint: Option<String>) -> Self {
-        Self { client, prefix, url, endpoint }
+    pub(super) fn new(client: Client, prefix: Path, url: Url, amazon: Option<Amazon>) -> Self {
+        Self { client, prefix, url, amazon }
     }
 
     /// A store in `inner`, whole: how wrappers (faults) come in. `url` is for messages.
@@ -64,6 +64,12 @@ impl Store {
     /// The same store with another patience.
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.client = self.client.with_patience(patience);
+        self
+    }
+
+    /// The same store, for a process that dies after its `writes`-th write: for tests of resumption.
+    pub fn dying_after(mut self, writes: u64) -> Self {
+        self.client = self.client.dying_after(writes);
         self
     }
 
@@ -92,7 +98,8 @@ impl Store {
     }
 
     pub(super) fn at_endpoint(&self) -> String {
-        self.endpoint.as_ref().map(|at| format!(" at {at}")).unwrap_or_default()
+        let endpoint = self.amazon.as_ref().and_then(|amazon| amazon.endpoint.as_ref());
+        endpoint.map(|at| format!(" at {at}")).unwrap_or_default()
     }
 
     /// The path of a key or folder: their text as it is, encoded already.
@@ -245,6 +252,18 @@ impl Store {
         Ok(keys
             .into_iter()
             .filter_map(|key| if let Key::Manifest(id) = key { Some(id) } else { None })
+    /// Deletes everything of artifact `id`.
+    pub async fn purge(&self, id: &ArtifactId) -> Result<()> {
+        let listed = self.list(&Key::artifact_folder(id)).await?;
+        self.delete(listed.into_iter().map(|object| object.path)).await
+    }
+
+    /// Deletes everything.
+    pub async fn clear(&self) -> Result<()> {
+        let listed = self.list("").await?;
+        self.delete(listed.into_iter().map(|object| object.path)).await
+    }
+
             .collect())
     }
 

@@ -38,6 +38,12 @@ impl Store {
         )))
     }
 
+    /// Takes a name away.
+    pub async fn unset_ref(&self, pipeline: &str, stage: &str) -> Result<()> {
+        let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
+        self.delete([key.to_string()]).await
+    }
+
     /// The artifact that `pipeline/stage` names.
     pub async fn get_ref(&self, pipeline: &str, stage: &str) -> Result<Option<ArtifactId>> {
         let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
