@@ -25,7 +25,8 @@ pub(super) struct Gc {
 /// A number and one of `s`, `m`, `h`, `d`.
 fn time(text: &str) -> Result<TimeDelta, String> {
     let wrong = || "a number and s, m, h or d, such as 7d".to_string();
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
