@@ -1,9 +1,13 @@
 //! The one integration-test binary: a module per subject.
+#[global_allocator]
+static ALLOCATOR: hostile::Counting = hostile::Counting;
+
 mod audit;
+mod chaos;
 mod cli;
 mod completions;
 mod hooked;
-mod chaos;
+mod hostile;
 mod layers;
 mod program;
 mod published;

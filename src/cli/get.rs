@@ -55,9 +55,8 @@ impl Get {
         }
         let failed = |e: std::io::Error| Error::try_again(format!("{}: {e}", dir.display()));
         for object in &artifact.manifest.objects {
-            let inside =
-                Path::new(&object.path).components().all(|c| matches!(c, Component::Normal(_)));
-            if !inside {
+            let mut parts = Path::new(&object.path).components().peekable();
+            if parts.peek().is_none() || !parts.all(|part| matches!(part, Component::Normal(_))) {
                 return Err(Error::data(format!(
                     "artifact {}: object path `{}` leads out of the folder",
                     id.short(),

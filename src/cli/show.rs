@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use super::output::{self, Table};
 use super::{Globals, name};
+use crate::dataset::open_parquet;
 use crate::pipeline::hint;
 use crate::query::{Format, write_results};
 use crate::store::{Artifact, Manifest};
@@ -166,7 +166,7 @@ async fn head(
         Error::data(format!("artifact {} {}: {e}", artifact.manifest.id.short(), object.path))
     };
     let bytes = artifact.read(&object.path).await?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| unreadable(&e))?;
+    let builder = open_parquet(bytes, &object.path)?;
     let schema = builder.schema().clone();
     let reader = builder.with_limit(rows).build().map_err(|e| unreadable(&e))?;
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| unreadable(&e))?;

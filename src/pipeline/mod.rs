@@ -65,7 +65,7 @@ impl Pipeline {
     /// Reads the pipeline file at `path` with the overrides `sets` (`stage.key=value`).
     pub fn load(path: &Path, sets: &[String], kinds: &[&'static dyn Job]) -> Result<Self> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path)
+        let text = yaml::read_text(path)
             .map_err(|e| Error::usage(format!("pipeline file `{file}`: {e}")))?;
         Self::parse(&file, &text, sets, kinds)
     }

@@ -12,7 +12,6 @@ use datafusion::catalog::{
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use url::Url;
 
 use super::failure::explain;
@@ -204,10 +203,8 @@ async fn schema_of(
     let Some(path) = first else {
         return Ok(Arc::new(datafusion::arrow::datatypes::Schema::empty()));
     };
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new(artifact.read(&path).await?).map_err(|e| {
-            Error::data(format!("artifact {} {path}: {e}", artifact.manifest.id.short()))
-        })?;
+    let reader = dataset::open_parquet(artifact.read(&path).await?, &path)
+        .map_err(|e| e.at(format!("artifact {}", artifact.manifest.id.short())))?;
     Ok(reader.schema().clone())
 }
 

@@ -6,7 +6,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::artifact::{self, layout};
 use super::record::{self, unseal};
 use super::{Key, Listed, Manifest, ObjectEntry, Portion, SchemaRef, StepRecord, Store};
 use crate::id::ArtifactId;
@@ -227,12 +226,12 @@ async fn manifest(
     id: &ArtifactId,
 ) -> Result<Result<Option<Manifest>, (Problem, String)>> {
     let key = Key::Manifest(id.clone());
-    match store.record(&key, |json| artifact::parse(json, id)).await {
+    match store.record(&key, |json| Manifest::parse(json, id)).await {
         Ok(manifest) => Ok(Ok(manifest)),
         Err(Error::Data(why)) => {
             let newer = match store.get(&key).await {
                 Ok(Some(bytes)) => unseal(&bytes)
-                    .and_then(|json| layout(&json))
+                    .and_then(|json| Manifest::layout(&json))
                     .is_ok_and(|format| format != Manifest::FORMAT),
                 _ => false,
             };

@@ -18,9 +18,9 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
     PutResult,
 };
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::Traffic;
 use super::failure::{io_kind, s3_code, status};
 use crate::entropy;
 
@@ -54,20 +54,6 @@ impl Patience {
     };
 }
 
-/// What was asked of a store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Traffic {
-    /// Tries included; a listing counts once, however many pages it has.
-    pub requests: u64,
-    /// How many of them repeated one that failed.
-    pub retries: u64,
-    /// Of objects, as received.
-    pub bytes_read: u64,
-    /// Of objects, as acknowledged.
-    pub bytes_written: u64,
-}
-
 #[derive(Debug, Default)]
 struct Counters {
     requests: AtomicU64,
@@ -75,8 +61,6 @@ struct Counters {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
 }
-    /// Writes left to a process that is to die after them.
-    life: Option<Arc<AtomicU64>>,
 
 fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
@@ -91,6 +75,8 @@ pub(super) struct Client {
     patience: Patience,
     answered: Arc<AtomicBool>,
     counters: Arc<Counters>,
+    /// Writes left to a process that is to die after them.
+    life: Option<Arc<AtomicU64>>,
 }
 
 impl Client {
@@ -99,11 +85,6 @@ impl Client {
         parts: Option<Arc<dyn MultipartStore>>,
         patience: Patience,
     ) -> Self {
-    /// The same store, for a process that dies after that many writes.
-    pub fn dying_after(self, writes: u64) -> Self {
-        Self { life: Some(Arc::new(AtomicU64::new(writes))), ..self }
-    }
-
         Self {
             inner,
             parts,
@@ -116,6 +97,11 @@ impl Client {
 
     pub fn with_patience(self, patience: Patience) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same store, for a process that dies after that many writes.
+    pub fn dying_after(self, writes: u64) -> Self {
+        Self { life: Some(Arc::new(AtomicU64::new(writes))), ..self }
     }
 
     /// The same store, counting from zero.
@@ -206,15 +192,8 @@ impl Client {
         Ok((found, bytes))
     }
 
-    /// Takes note of a write that is done.
     /// Sends part `index` of multipart upload `id`.
     pub async fn put_part(
-        if let Some(life) = &self.life
-            && life.fetch_sub(1, Ordering::SeqCst) == 1
-        {
-            // As by SIGKILL: nothing is flushed, closed or released.
-            std::process::abort();
-        }
         &self,
         parts: &dyn MultipartStore,
         path: &Path,
@@ -227,8 +206,15 @@ impl Client {
         Ok(part)
     }
 
+    /// Takes note of a write that is done.
     pub fn wrote(&self, bytes: u64) {
         add(&self.counters.bytes_written, bytes);
+        if let Some(life) = &self.life
+            && life.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            // As by SIGKILL: nothing is flushed, closed or released.
+            std::process::abort();
+        }
     }
 }
 
@@ -329,7 +315,6 @@ impl ObjectStore for Client {
     ) -> BoxStream<'static, Result<Path, Cause>> {
         let client = self.clone();
         let delete = async move {
-            client.wrote(0);
             let paths: Vec<Path> = paths.try_collect().await?;
             client
                 .repeat(|| async {
@@ -344,6 +329,7 @@ impl ObjectStore for Client {
                     Ok(())
                 })
                 .await?;
+            client.wrote(0);
             Ok::<_, Cause>(stream::iter(paths).map(Ok))
         };
         stream::once(delete).try_flatten().boxed()

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::bucket::Amazon;
 use super::client::Client;
-use super::{Key, Patience, Traffic};
+use super::{Key, Patience, Traffic, record};
 use crate::id::ArtifactId;
 use crate::{Error, Result};
 
@@ -30,8 +30,8 @@ pub struct Store {
 /// How often a conditional put is repeated when the store reports a conflict without a winner.
 const CONFLICTS: u32 = 6;
 
-/// Most bytes of a record (manifest, name, …); it is read whole and parsed.
-const RECORD_BYTES: u64 = 32 << 20;
+/// How often a record is read before it counts as damaged: bytes can change on their way.
+const READS: usize = 3;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone)]
@@ -173,20 +173,41 @@ impl Store {
     pub(super) async fn get_version(&self, key: &Key) -> Result<Option<(Bytes, UpdateVersion)>> {
         let path = self.path(key);
         let (found, bytes) =
-            match self.client.fetch(&path, GetOptions::default(), RECORD_BYTES).await {
+            match self.client.fetch(&path, GetOptions::default(), record::BYTES).await {
                 Ok(found) => found,
                 Err(e) if is_absence(&e) => return Ok(None),
                 Err(e) => return Err(self.failure(key, &e)),
             };
-        if found.meta.size > RECORD_BYTES {
+        if found.meta.size > record::BYTES {
             return Err(Error::data(format!(
-                "{}: {} bytes, where a record has {RECORD_BYTES} at most",
+                "{}: {} bytes, where a record has {} at most",
                 self.place(key),
-                found.meta.size
+                found.meta.size,
+                record::BYTES
             )));
         }
         let version = UpdateVersion { e_tag: found.meta.e_tag, version: found.meta.version };
         Ok(Some((bytes, version)))
+    }
+
+    /// Reads the record at `key` with `parse`; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for one that is damaged, on a third look too.
+    pub(super) async fn record<R>(
+        &self,
+        key: &Key,
+        parse: impl Fn(&[u8]) -> Result<R, String>,
+    ) -> Result<Option<R>> {
+        let mut why = String::new();
+        for _ in 0..READS {
+            let Some(bytes) = self.get(key).await? else { return Ok(None) };
+            match record::unseal(&bytes).and_then(|json| parse(&json)) {
+                Ok(record) => return Ok(Some(record)),
+                Err(found) => why = found,
+            }
+        }
+        Err(Error::data(format!("{}: {why}", self.place(key))))
     }
 
     /// The size of an object; `None` when it does not exist.
@@ -231,6 +252,18 @@ impl Store {
         Ok(listed)
     }
 
+    /// Deletes everything of artifact `id`.
+    pub async fn purge(&self, id: &ArtifactId) -> Result<()> {
+        let listed = self.list(&Key::artifact_folder(id)).await?;
+        self.delete(listed.into_iter().map(|object| object.path)).await
+    }
+
+    /// Deletes everything.
+    pub async fn clear(&self) -> Result<()> {
+        let listed = self.list("").await?;
+        self.delete(listed.into_iter().map(|object| object.path)).await
+    }
+
     async fn keys(&self, folder: &str) -> Result<Vec<Key>> {
         Ok(self.list(folder).await?.into_iter().filter_map(|listed| listed.key).collect())
     }
@@ -252,18 +285,6 @@ impl Store {
         Ok(keys
             .into_iter()
             .filter_map(|key| if let Key::Manifest(id) = key { Some(id) } else { None })
-    /// Deletes everything of artifact `id`.
-    pub async fn purge(&self, id: &ArtifactId) -> Result<()> {
-        let listed = self.list(&Key::artifact_folder(id)).await?;
-        self.delete(listed.into_iter().map(|object| object.path)).await
-    }
-
-    /// Deletes everything.
-    pub async fn clear(&self) -> Result<()> {
-        let listed = self.list("").await?;
-        self.delete(listed.into_iter().map(|object| object.path)).await
-    }
-
             .collect())
     }
 

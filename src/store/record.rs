@@ -4,7 +4,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Key, Store};
 use crate::id::digest;
 use crate::{Error, Result};
 
@@ -13,13 +12,20 @@ const BEFORE: &str = ",\n  \"digest\": \"";
 const AFTER: &str = "\"\n}\n";
 const DIGEST: usize = 64;
 
-/// How often a record is read before it counts as damaged: bytes can change on their way.
-const READS: usize = 3;
+/// Most bytes of a record; it is read whole and parsed, and JSON of hostile make becomes thirty times
+/// as large. An object takes a quarter of a kilobyte in its manifest.
+pub(super) const BYTES: u64 = 8 << 20;
 
 /// The bytes of `record`, a struct with at least one field.
 pub(super) fn seal(record: &impl Serialize) -> Result<Bytes> {
     let mut text = serde_json::to_string_pretty(record).map_err(Error::defect)?;
     text.truncate(text.len().saturating_sub("\n}".len()));
+    if text.len() as u64 > BYTES - 128 {
+        return Err(Error::usage(format!(
+            "a record of {} bytes, where {BYTES} are allowed; write fewer and larger objects",
+            text.len()
+        )));
+    }
     let digest = digest(text.as_bytes());
     Ok(format!("{text}{BEFORE}{digest}{AFTER}").into())
 }
@@ -43,28 +49,6 @@ pub(super) fn unseal(bytes: &[u8]) -> Result<Vec<u8>, String> {
 /// A record's struct.
 pub(super) fn parse<R: DeserializeOwned>(json: &[u8]) -> Result<R, String> {
     serde_json::from_slice(json).map_err(|e| e.to_string())
-}
-
-impl Store {
-    /// Reads the record at `key` with `parse`; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`Error::Data`] for a damaged one, also on a second look.
-    pub(super) async fn record<R>(
-        &self,
-        key: &Key,
-        parse: impl Fn(&[u8]) -> Result<R, String>,
-    ) -> Result<Option<R>> {
-        let mut why = String::new();
-        for _ in 0..READS {
-            let Some(bytes) = self.get(key).await? else { return Ok(None) };
-            match unseal(&bytes).and_then(|json| parse(&json)) {
-                Ok(record) => return Ok(Some(record)),
-                Err(found) => why = found,
-            }
-        }
-        Err(Error::data(format!("{}: {why}", self.place(key))))
-    }
 }
 
 #[cfg(test)]
