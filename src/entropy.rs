@@ -27,6 +27,12 @@ pub fn attempt_name() -> String {
     blake3::hash(seed.as_bytes()).to_hex()[..16].to_string()
 }
 
+/// Some number in [0, 1), another one each time: for pauses, never for data.
+pub fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// A stream of pseudo-random numbers: the output of blake3 as an extendable hash of its name.
 pub struct Stream {
     reader: blake3::OutputReader,

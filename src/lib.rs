@@ -9,7 +9,7 @@
 //! A module imports only from modules above its own line.
 //! ```text
 //! error  id  entropy    errors with their exit codes; typed ids; the one clock and the counter-based RNG
-//! store                 object storage: open, keys, manifests, commit
+//! store                 object storage: keys, manifests, commit, transfer, integrity, garbage, buckets
 //! server                OpenAI-compatible completion servers: requests, answers, retries
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
 //! task  reward  advantage  per task family: generate, certify, check; the reward rule; advantages

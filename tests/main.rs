@@ -1,16 +1,25 @@
 //! The one integration-test binary: a module per subject.
+#[global_allocator]
+static ALLOCATOR: hostile::Counting = hostile::Counting;
+
 mod audit;
+mod chaos;
 mod cli;
 mod completions;
 #[cfg(feature = "torch")]
 mod gpu_bench;
+mod hooked;
+mod hostile;
 mod layers;
 mod program;
 mod published;
 mod resume;
 mod query;
+mod s3_faults;
+mod s3_server;
 mod server;
 mod store;
+mod store_check;
 mod store_faults;
 mod store_s3;
 mod toy;

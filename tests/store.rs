@@ -3,19 +3,25 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
+use object_store::{Error as Cause, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use serde_json::json;
 use triad::id::{ArtifactId, digest};
 use triad::job::Outcome;
-use triad::store::{Artifact, Attempt, Commit, Key, Manifest, Producer, Store};
+use triad::store::{Artifact, Attempt, Commit, Key, Manifest, ObjectEntry, Producer, Store};
 
 use crate::toy::{self, Toy};
 
-/// Checks everything that triad expects of a store. `store` must be empty.
-pub async fn conformance(store: &Store) {
+/// Checks everything that triad expects of a store, which must be empty. A listing of `many` names
+/// must come back whole; S3 gives 1,000 at a time.
+pub async fn conformance(store: &Store, many: usize) {
     an_empty_store_lists_nothing(store).await;
     objects_of_any_size_come_back(store).await;
     one_of_32_creators_wins(store).await;
+    a_creator_knows_its_own_bytes(store).await;
+    a_stale_version_replaces_nothing(store).await;
     names_follow_every_change(store).await;
+    long_listings_are_whole(store, many).await;
     the_faster_commit_stands(store).await;
     a_job_runs_once(store).await;
     any_number_of_shards_gives_one_artifact(store).await;
@@ -25,14 +31,14 @@ pub async fn conformance(store: &Store) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_store() {
-    conformance(&Store::open("memory://").unwrap()).await;
+    conformance(&Store::open("memory://").unwrap(), 10_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn local_store() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a store #1/größe");
-    conformance(&Store::open(path.to_str().unwrap()).unwrap()).await;
+    conformance(&Store::open(path.to_str().unwrap()).unwrap(), 10_000).await;
     let again = Store::open(&format!("{}/", path.to_str().unwrap())).unwrap();
     assert!(!again.artifacts().await.unwrap().is_empty());
 }
@@ -62,7 +68,14 @@ async fn objects_of_any_size_come_back(store: &Store) {
         ("large", Bytes::from(large)),
     ] {
         store.put(&data_key(path), bytes.clone()).await.unwrap();
-        let found = store.get(&data_key(path)).await.unwrap().unwrap();
+        let entry = ObjectEntry {
+            path: path.into(),
+            attempt: "a".into(),
+            size: bytes.len() as u64,
+            digest: digest(&bytes),
+            rows: None,
+        };
+        let found = store.read_entry(&id("data"), &entry).await.unwrap();
         assert_eq!(found.len(), bytes.len(), "{path}");
         assert_eq!(digest(&found), digest(&bytes), "{path}");
     }
@@ -83,8 +96,62 @@ async fn one_of_32_creators_wins(store: &Store) {
     assert_eq!(store.get(&key).await.unwrap().as_ref(), Some(&won[0]));
 }
 
+/// So that an answer that got lost does no harm.
+async fn a_creator_knows_its_own_bytes(store: &Store) {
+    let key = data_key("created twice");
+    let mine = Bytes::from_static(b"mine");
+    assert!(store.create(&key, mine.clone()).await.unwrap());
+    assert!(store.create(&key, mine.clone()).await.unwrap());
+    assert!(!store.create(&key, Bytes::from_static(b"not mine")).await.unwrap());
+    assert_eq!(store.get(&key).await.unwrap(), Some(mine));
+}
+
+/// A local folder knows no versions, and says so.
+async fn a_stale_version_replaces_nothing(store: &Store) {
+    let (raw, path) = store.raw(&data_key("swapped"));
+    let put = raw.put(&path, "first".into()).await.unwrap();
+    let first = UpdateVersion { e_tag: put.e_tag, version: put.version };
+    let swap = |bytes: &'static str| {
+        let options = PutMode::Update(first.clone()).into();
+        raw.put_opts(&path, bytes.into(), options)
+    };
+    match swap("second").await {
+        Ok(_) => {
+            let stale = swap("third").await.unwrap_err();
+            assert!(matches!(stale, Cause::Precondition { .. }), "{stale}");
+            let found = store.get(&data_key("swapped")).await.unwrap();
+            assert_eq!(found, Some(Bytes::from_static(b"second")));
+        }
+        Err(e) => {
+            assert!(matches!(e, Cause::NotImplemented { .. }), "{e}");
+            assert_eq!(store.url().scheme(), "file");
+        }
+    }
+}
+
+async fn long_listings_are_whole(store: &Store, many: usize) {
+    let before = store.names().await.unwrap().len();
+    let key = |i: usize| Key::Ref { pipeline: "many".into(), stage: format!("{}/{i}", i % 7) };
+    let puts = stream::iter(0..many).map(|i| async move {
+        store.put(&key(i), Bytes::from_static(b"{}")).await.unwrap();
+    });
+    puts.buffer_unordered(16).collect::<()>().await;
+    let mut names = store.names().await.unwrap();
+    assert_eq!(names.len(), before + many);
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), before + many);
+}
+
 async fn names_follow_every_change(store: &Store) {
-    let names = [("a pipeline", "stage/1"), ("..", "größe 50%.json"), ("p", "s")];
+    let names = [
+        ("a pipeline", "stage/1"),
+        ("..", "größe 50%.json"),
+        ("p", "s"),
+        ("~ ", "%2F//.#?&+=*'\"<>|:\\"),
+        ("\t\n\u{7f}\u{0}", "🦀"),
+        ("NUL", "a.json.json"),
+    ];
     for (pipeline, stage) in names {
         assert_eq!(store.get_ref(pipeline, stage).await.unwrap(), None);
         for artifact in ["first", "second", "second"] {
@@ -125,6 +192,7 @@ pub fn manifest(of: &str) -> Manifest {
             started: Default::default(),
             seconds: 0.0,
             timings: BTreeMap::new(),
+            storage: Default::default(),
         },
     }
 }

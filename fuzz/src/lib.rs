@@ -5,6 +5,8 @@
 pub mod entropy;
 #[path = "../../src/error.rs"]
 pub mod error;
+#[path = "../../src/id.rs"]
+pub mod id;
 #[path = "../../src/reward.rs"]
 pub mod reward;
 #[path = "../../src/dataset/rows.rs"]
@@ -12,9 +14,73 @@ mod rows;
 #[path = "../../src/task/mod.rs"]
 pub mod task;
 
-/// The row types without their Parquet side.
+/// The row types without their Parquet side, and the guard before it.
+#[path = "."]
+#[allow(dead_code, unused_imports)]
 pub mod dataset {
+    #[path = "../../src/dataset/guard.rs"]
+    mod guard;
+
     pub use crate::rows::*;
+
+    /// What stands before the Parquet reader, of a file and of a column chunk that is all of it.
+    pub fn guard(bytes: &[u8]) {
+        let _ = guard::check_footer(bytes);
+        if let Ok(largest) = guard::check_pages(bytes, 0..bytes.len() as u64) {
+            assert!((1..=8192).contains(&guard::batch_rows(largest)));
+        }
+    }
+}
+
+/// Weights without the model that they belong to.
+#[path = "."]
+#[allow(dead_code, unused_imports)]
+pub mod checkpoint {
+    #[path = "../../src/checkpoint/index.rs"]
+    pub mod index;
+    #[path = "../../src/checkpoint/tensor.rs"]
+    pub mod tensor;
+}
+
+/// The YAML of pipelines.
+#[path = "."]
+#[allow(dead_code, unused_imports)]
+pub mod pipeline {
+    #[path = "../../src/pipeline/yaml.rs"]
+    mod yaml;
+
+    pub fn parse(text: &str) -> Option<serde_json::Value> {
+        yaml::Node::parse("file", text).ok().map(|node| node.to_json())
+    }
+}
+
+/// Records without the store that they lie in.
+#[path = "."]
+#[allow(dead_code, unused_imports)]
+pub mod store {
+    #[path = "../../src/store/key.rs"]
+    mod key;
+    #[path = "../../src/store/manifest.rs"]
+    mod manifest;
+    #[path = "../../src/store/record.rs"]
+    mod record;
+
+    pub use key::Key;
+    pub use manifest::{Manifest, Traffic};
+
+    use crate::id::ArtifactId;
+
+    /// The manifest in a record's bytes, with the id that it claims.
+    pub fn manifest(bytes: &[u8]) -> Option<Manifest> {
+        let json = record::unseal(bytes).ok()?;
+        let claimed: Manifest = record::parse(&json).ok()?;
+        let id = ArtifactId::of(&claimed.identity);
+        let manifest = Manifest::parse(&json, &id).ok()?;
+        let sealed = record::seal(&manifest).ok()?;
+        let again = record::unseal(&sealed).and_then(|json| Manifest::parse(&json, &id));
+        assert_eq!(again.as_ref(), Ok(&manifest));
+        Some(manifest)
+    }
 }
 
 /// The part of triad's own macro that needs no Arrow.

@@ -2,6 +2,7 @@
 
 mod chat;
 mod config;
+mod index;
 mod init;
 mod rope;
 mod tensor;
@@ -47,6 +48,9 @@ pub const CARRIED: [&str; 8] = [
 
 /// Most bytes of one weights file, as Hugging Face writes them.
 const SHARD: usize = 5_000_000_000;
+
+/// Most bytes of a checkpoint's other files: tokenizers have tens of megabytes.
+const TEXT: u64 = 128 << 20;
 
 /// A whole model. `transformers` loads its folder with AutoModelForCausalLM and AutoTokenizer.
 #[derive(Debug, Clone)]
@@ -130,7 +134,12 @@ impl Checkpoint {
             Some(file) => decode_safetensors(file).map_err(|e| e.at(WEIGHTS))?,
             None => {
                 let index = read(INDEX)?.ok_or_else(|| lacking(WEIGHTS))?;
-                read_shards(&index, |name| read(name)?.ok_or_else(|| lacking(name)))?
+                let mut weights = Weights::new();
+                for name in index::files(&index).map_err(|e| e.at(INDEX))? {
+                    let file = read(&name)?.ok_or_else(|| lacking(&name))?;
+                    weights.extend(decode_safetensors(file).map_err(|e| e.at(&name))?);
+                }
+                weights
             }
         };
         checkpoint.drop_what_is_derived();
@@ -175,10 +184,17 @@ impl Checkpoint {
     }
 
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        Self::from_objects(|name| match std::fs::read(folder.join(name)) {
-            Ok(bytes) => Ok(Some(bytes.into())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::data(format!("cannot read {name}: {e}"))),
+        Self::from_objects(|name| {
+            let path = folder.join(name);
+            let size = std::fs::metadata(&path).map_or(0, |found| found.len());
+            if size > TEXT && !name.ends_with(".safetensors") {
+                return Err(Error::data(format!("{name}: {size} bytes, more than {TEXT}")));
+            }
+            match std::fs::read(path) {
+                Ok(bytes) => Ok(Some(bytes.into())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Error::data(format!("cannot read {name}: {e}"))),
+            }
         })
         .map_err(|e| e.at(folder.display()))
     }
@@ -271,18 +287,4 @@ pub fn check_weights(config: &ModelConfig, weights: &Weights) -> Result<()> {
         ))),
         None => Ok(()),
     }
-}
-
-fn read_shards(index: &[u8], mut read: impl FnMut(&str) -> Result<Bytes>) -> Result<Weights> {
-    let index: Value =
-        serde_json::from_slice(index).map_err(|e| Error::data(format!("{INDEX}: {e}")))?;
-    let map = index["weight_map"]
-        .as_object()
-        .ok_or_else(|| Error::data(format!("{INDEX} lacks `weight_map`")))?;
-    let files: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    let mut weights = Weights::new();
-    for file in files {
-        weights.extend(decode_safetensors(read(file)?).map_err(|e| e.at(file))?);
-    }
-    Ok(weights)
 }

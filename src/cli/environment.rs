@@ -31,7 +31,7 @@ Environment:
   TRIAD_SERVER_CONCURRENCY (32)                                requests in flight at a time
   TRIAD_SERVER_PATIENCE (300), TRIAD_SERVER_TIMEOUT (1800)     seconds: until a failing server is
                                                                given up; for one completion
-  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-  AWS_ENDPOINT, AWS_ALLOW_HTTP, …                              for s3:// stores
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE,
+  AWS_REGION, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP, …              for s3:// stores
 
 Exit codes: 0 done, 64 wrong request, 65 bad data, 70 defect, 75 try again";

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub(super) struct Get {
     /// `pipeline/stage`, a stage, or 6 or more digits of an id
     artifact: String,
-    /// A new or empty folder
+    /// A new or empty folder, or one where getting the same artifact was interrupted
     dir: PathBuf,
     /// Write each dataset as one file instead of the stored objects: jsonl, parquet, or (tasks
     /// only) verl, the Parquet layout that verl reads
@@ -32,12 +32,19 @@ enum Layout {
     Verl,
 }
 
+/// Holds the artifact's id while a download into the folder is not finished.
+const UNFINISHED: &str = ".triad-get";
+
 impl Get {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
         let artifact = name::find(&store, &self.artifact).await?;
         let dir = &self.dir;
-        if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        let mark = dir.join(UNFINISHED);
+        let id = &artifact.manifest.id;
+        let continued = std::fs::read_to_string(&mark).is_ok_and(|text| text == id.as_str());
+        let full = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+        if full && (!continued || self.format.is_some()) {
             return Err(Error::usage(format!(
                 "folder `{}` is not empty; give a new one",
                 dir.display()
@@ -46,24 +53,31 @@ impl Get {
         if let Some(layout) = self.format {
             return export(&artifact, layout, dir).await;
         }
+        let failed = |e: std::io::Error| Error::try_again(format!("{}: {e}", dir.display()));
         for object in &artifact.manifest.objects {
-            let inside =
-                Path::new(&object.path).components().all(|c| matches!(c, Component::Normal(_)));
-            if !inside {
+            let mut parts = Path::new(&object.path).components().peekable();
+            if parts.peek().is_none() || !parts.all(|part| matches!(part, Component::Normal(_))) {
                 return Err(Error::data(format!(
                     "artifact {}: object path `{}` leads out of the folder",
-                    artifact.manifest.id.short(),
+                    id.short(),
                     object.path
                 )));
             }
+        }
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        std::fs::write(&mark, id.as_str()).map_err(failed)?;
+        for object in &artifact.manifest.objects {
             let target = dir.join(&object.path);
-            let failed = |e| Error::try_again(format!("{}: {e}", target.display()));
-            let bytes = artifact.read(&object.path).await?;
+            // A file gets its name when its digest is right.
+            if continued && target.exists() {
+                continue;
+            }
             if let Some(folder) = target.parent() {
                 std::fs::create_dir_all(folder).map_err(failed)?;
             }
-            std::fs::write(&target, bytes).map_err(failed)?;
+            store.download(id, object, &target).await?;
         }
+        std::fs::remove_file(&mark).map_err(failed)?;
         output::line(format!(
             "{}: {} objects, {} bytes, digests checked",
             dir.display(),

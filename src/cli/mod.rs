@@ -1,8 +1,12 @@
 //! The command line: one file per command. stdout is data, stderr is logs and progress.
 
 mod audit;
+mod bucket;
+mod chaos;
 mod completions;
 mod environment;
+mod fsck;
+mod gc;
 mod get;
 mod job;
 mod logging;
@@ -11,6 +15,7 @@ mod ls;
 mod measure;
 mod name;
 mod output;
+mod pin;
 mod plan;
 mod progress;
 mod query;
@@ -62,6 +67,9 @@ struct Globals {
     /// How logs are written to stderr; progress bars only with `text` on a terminal
     #[arg(long, global = true, env = environment::LOG_FORMAT, default_value = "text")]
     log_format: logging::LogFormat,
+    /// Die after that many writes to the store: how `triad chaos` kills
+    #[arg(long, global = true, hide = true, value_name = "N")]
+    die_after_writes: Option<u64>,
     /// More logs; twice for all
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -83,6 +91,16 @@ enum Command {
     Show(show::Show),
     /// Download one artifact's objects, verified
     Get(get::Get),
+    /// Check everything in the store: records, objects, digests, names, inputs
+    Fsck(fsck::Fsck),
+    /// Say what no name, pin or running pipeline needs, or delete it
+    Gc(gc::Gc),
+    /// Create an S3 bucket for a store, or prove that one does what triad needs
+    Bucket(bucket::Bucket),
+    /// Kill a pipeline after every write in turn, resume it, and compare what is made
+    Chaos(chaos::Chaos),
+    /// Keep artifacts from `triad gc`, named or not
+    Pin(pin::Pin),
     /// Certify tasks: validity, uniqueness, duplicates, leakage, shortcuts
     Audit(audit::Audit),
     /// Query datasets with SQL
@@ -113,7 +131,11 @@ fn device(text: &str) -> Result<String, String> {
 
 impl Globals {
     fn open_store(&self) -> Result<Store> {
-        Store::open(&self.store)
+        let store = Store::open(&self.store)?;
+        Ok(match self.die_after_writes {
+            Some(writes) => store.dying_after(writes),
+            None => store,
+        })
     }
 
     /// The device to compute on: `auto` is the first GPU where there is one.
@@ -166,6 +188,11 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Ls(command) => command.execute(globals).await,
             Command::Show(command) => command.execute(globals).await,
             Command::Get(command) => command.execute(globals).await,
+            Command::Fsck(command) => command.execute(globals, terminal).await,
+            Command::Gc(command) => command.execute(globals).await,
+            Command::Bucket(command) => command.execute(globals).await,
+            Command::Chaos(command) => command.execute(globals).await,
+            Command::Pin(command) => command.execute(globals).await,
             Command::Audit(command) => command.execute(globals).await,
             Command::Query(command) => command.execute(globals).await,
             #[cfg(feature = "torch")]

@@ -23,7 +23,7 @@ pub async fn find(store: &Store, name: &str) -> Result<Artifact> {
     })
 }
 
-async fn lookup(store: &Store, name: &str) -> Result<ArtifactId> {
+pub async fn lookup(store: &Store, name: &str) -> Result<ArtifactId> {
     let names = store.names().await?;
     if let Some((pipeline, stage)) = name.split_once('/') {
         return store.get_ref(pipeline, stage).await?.ok_or_else(|| {

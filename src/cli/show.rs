@@ -1,13 +1,15 @@
 //! `triad show`.
 
+use std::time::Duration;
+
 use clap::Args;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use super::output::{self, Table};
 use super::{Globals, name};
+use crate::dataset::open_parquet;
 use crate::pipeline::hint;
 use crate::query::{Format, write_results};
 use crate::store::{Artifact, Manifest};
@@ -23,10 +25,16 @@ pub(super) struct Show {
     /// Rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     rows: usize,
+    /// Print links by which anybody may read the objects, for a day
+    #[arg(long, conflicts_with_all = ["json", "dataset"])]
+    share: bool,
     /// Print the manifest as JSON
     #[arg(long)]
     json: bool,
 }
+
+/// How long a shared link is good for. Amazon allows a week.
+const SHARED: Duration = Duration::from_secs(86400);
 
 impl Show {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
@@ -35,6 +43,13 @@ impl Show {
         let manifest = &artifact.manifest;
         if self.json {
             return output::json(manifest);
+        }
+        if self.share {
+            for object in &manifest.objects {
+                let link = store.share(&manifest.id, object, SHARED).await?;
+                output::line(format!("{}\n  {link}", object.path))?;
+            }
+            return Ok(());
         }
         let names = name::all(&store).await?.remove(&manifest.id).unwrap_or_default();
         output::line(facts(manifest, &names))?;
@@ -94,6 +109,11 @@ fn facts(manifest: &Manifest, names: &[String]) -> String {
             output::text(&output::seconds(manifest))
         ),
     ];
+    let traffic = &producer.storage;
+    lines.push(format!(
+        "storage   {} requests, {} of them repeated; {} bytes read, {} written",
+        traffic.requests, traffic.retries, traffic.bytes_read, traffic.bytes_written
+    ));
     let ports = manifest.identity["inputs"].as_object().into_iter().flatten();
     for (port, named) in ports {
         for (name, id) in named.as_object().into_iter().flatten() {
@@ -146,7 +166,7 @@ async fn head(
         Error::data(format!("artifact {} {}: {e}", artifact.manifest.id.short(), object.path))
     };
     let bytes = artifact.read(&object.path).await?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| unreadable(&e))?;
+    let builder = open_parquet(bytes, &object.path)?;
     let schema = builder.schema().clone();
     let reader = builder.with_limit(rows).build().map_err(|e| unreadable(&e))?;
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| unreadable(&e))?;

@@ -1,6 +1,7 @@
 //! Datasets: row types with published schemas, read and written as Parquet.
 
 mod foreign;
+mod guard;
 mod parquet_io;
 #[doc(hidden)]
 pub mod row;
@@ -10,7 +11,7 @@ mod tests;
 mod verl;
 
 pub use foreign::read_objects;
-pub use parquet_io::{decode_parquet, encode_parquet, read_batches};
+pub use parquet_io::{decode_parquet, encode_parquet, open_parquet, read_batches};
 pub use row::{Column, Row};
 pub use rows::{Example, Metric, Rollout, Score, Task, Verdict};
 pub use verl::encode_verl;

@@ -1,5 +1,7 @@
 //! Parquet bytes: the same rows give the same bytes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -10,6 +12,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use super::Row;
+use super::guard::{batch_rows, check_footer, check_pages, decoded_bytes};
 use crate::{Error, Result};
 
 /// One Parquet file of `rows`, with the schema's name and version in its metadata.
@@ -42,6 +45,45 @@ pub fn decode_parquet<R: Row>(bytes: Bytes) -> Result<Vec<R>> {
     Ok(rows)
 }
 
+/// A reader of the Parquet file `bytes`, whose footer and pages claim nothing absurd.
+///
+/// # Errors
+/// `Data` with what is wrong.
+pub fn open_parquet(bytes: Bytes, name: &str) -> Result<ParquetRecordBatchReaderBuilder<Bytes>> {
+    caught(name, || open(bytes, name))
+}
+
+/// Does `work`, in which the parser may panic: for a file of hostile make it does.
+fn caught<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::data(format!("`{name}` is no readable Parquet: its parser gave up")))
+    })
+}
+
+fn open(bytes: Bytes, name: &str) -> Result<ParquetRecordBatchReaderBuilder<Bytes>> {
+    let unreadable =
+        |e: &dyn std::fmt::Display| Error::data(format!("`{name}` is no readable Parquet: {e}"));
+    check_footer(&bytes).map_err(|e| unreadable(&e))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|e| unreadable(&e))?;
+    let mut widest = 0;
+    for group in builder.metadata().row_groups() {
+        let mut width: u64 = 0;
+        for column in group.columns() {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let range = (u64::try_from(start), u64::try_from(column.compressed_size()));
+            let (Ok(start), Ok(length)) = range else {
+                return Err(unreadable(&"a column of negative size"));
+            };
+            let range = start..start.saturating_add(length);
+            let largest = check_pages(&bytes, range).map_err(|e| unreadable(&e))?;
+            width = width.saturating_add(largest);
+        }
+        widest = widest.max(width);
+    }
+    Ok(builder.with_batch_size(batch_rows(widest)))
+}
+
 /// The rows of one Parquet file as batches. With a `schema`, columns that it lacks are an error
 /// and further ones are left out.
 ///
@@ -52,17 +94,30 @@ pub fn read_batches(
     dataset: &str,
     schema: Option<&SchemaRef>,
 ) -> Result<Vec<RecordBatch>> {
+    caught(dataset, || read(bytes, dataset, schema))
+}
+
+fn read(bytes: Bytes, dataset: &str, schema: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
     let unreadable =
         |e: &dyn std::fmt::Display| Error::data(format!("`{dataset}` is no readable Parquet: {e}"));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| unreadable(&e))?;
+    let most = decoded_bytes(bytes.len());
+    let builder = open(bytes, dataset)?;
     let found = builder.schema().clone();
-    let reader = builder.with_batch_size(8192).build().map_err(|e| unreadable(&e))?;
+    let reader = builder.build().map_err(|e| unreadable(&e))?;
     let columns = schema
         .map(|schema| schema.fields().iter().map(|f| position(&found, dataset, f.name())).collect())
         .transpose()?
         .unwrap_or_else(|| (0..found.fields().len()).collect::<Vec<_>>());
+    let mut taken = 0;
     reader
-        .map(|batch| batch.and_then(|batch| batch.project(&columns)).map_err(|e| unreadable(&e)))
+        .map(|batch| {
+            let batch = batch.map_err(|e| unreadable(&e))?;
+            taken += batch.get_array_memory_size();
+            if taken > most {
+                return Err(unreadable(&format!("its rows take more than {most} bytes")));
+            }
+            batch.project(&columns).map_err(|e| unreadable(&e))
+        })
         .collect()
 }
 

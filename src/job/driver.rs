@@ -52,14 +52,6 @@ pub fn identity(
 /// # Errors
 /// The job's own, the store's, and [`Error::Usage`] for a shard that the job does not have.
 pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
-    let input_ids = run
-        .inputs
-        .iter()
-        .map(|(port, inputs)| {
-            let ids = inputs.iter().map(|i| (i.name.clone(), i.artifact.manifest.id.clone()));
-            (port.clone(), ids.collect())
-        })
-        .collect();
     let Shard { index, of } = run.shard;
     if index >= of || (of > 1 && !run.job.shardable()) {
         return Err(Error::usage(format!(
@@ -72,14 +64,48 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         ))
         .at(format!("job `{}`", run.job.name())));
     }
-    let identity = identity(run.job, &run.params, &input_ids);
-    let kind = run.job.output_for(&run.params);
+    let identity = run.identity();
     let id = ArtifactId::of(&identity);
     if let Some(artifact) = Artifact::open(store, &id).await? {
         return Ok(Outcome::Found(Box::new(artifact.manifest)));
     }
+    make(store, run, identity, Attempt::new).await
+}
+
+/// Runs a whole job whose artifact is damaged, and replaces its commit record.
+pub async fn run_again(store: &Store, run: Run) -> Result<Manifest> {
+    let identity = run.identity();
+    match make(store, run, identity, Attempt::again).await? {
+        Outcome::Committed(manifest) | Outcome::Found(manifest) => Ok(*manifest),
+        Outcome::ShardCommitted => Err(Error::defect("a whole run committed a shard")),
+    }
+}
+
+impl Run {
+    fn identity(&self) -> Value {
+        let inputs = self.inputs.iter().map(|(port, inputs)| {
+            let ids = inputs.iter().map(|i| (i.name.clone(), i.artifact.manifest.id.clone()));
+            (port.clone(), ids.collect())
+        });
+        identity(self.job, &self.params, &inputs.collect())
+    }
+}
+
+async fn make(
+    store: &Store,
+    run: Run,
+    identity: Value,
+    attempt: impl Fn(&Store, &ArtifactId) -> Attempt,
+) -> Result<Outcome> {
+    let id = ArtifactId::of(&identity);
+    let kind = run.job.output_for(&run.params);
+    let Shard { index, of } = run.shard;
     let started = entropy::now();
-    let Run { job, params, inputs, shard, device, server, stop, progress } = run;
+    let store = &store.metered();
+    let Run { job, params, mut inputs, shard, device, server, stop, progress } = run;
+    for input in inputs.values_mut().flatten() {
+        input.artifact.store = store.clone();
+    }
     let mut context = Context {
         id: id.clone(),
         params,
@@ -92,7 +118,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         summary: BTreeMap::new(),
         timings: BTreeMap::new(),
         datasets: BTreeMap::new(),
-        attempt: Attempt::new(store, &id),
+        attempt: attempt(store, &id),
         runtime: tokio::runtime::Handle::current(),
     };
     let sharded = shard != Shard::WHOLE;
@@ -111,7 +137,8 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         context.summary = summary;
         context = blocking(job, context, |context| job.complete(context)).await?;
     }
-    let seconds = (entropy::now() - started).as_seconds_f64();
+    // A clock that was set back meanwhile makes no negative time.
+    let seconds = (entropy::now() - started).as_seconds_f64().max(0.0);
     let manifest = Manifest {
         format: Manifest::FORMAT,
         id,
@@ -127,6 +154,7 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
             started,
             seconds,
             timings: context.timings,
+            storage: store.traffic(),
         },
     };
     Ok(match context.attempt.commit(manifest).await? {

@@ -26,7 +26,7 @@ mod train;
 mod verify;
 
 pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
-pub use driver::{Outcome, Run, identity, run};
+pub use driver::{Outcome, Run, identity, run, run_again};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

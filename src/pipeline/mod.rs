@@ -65,7 +65,7 @@ impl Pipeline {
     /// Reads the pipeline file at `path` with the overrides `sets` (`stage.key=value`).
     pub fn load(path: &Path, sets: &[String], kinds: &[&'static dyn Job]) -> Result<Self> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path)
+        let text = yaml::read_text(path)
             .map_err(|e| Error::usage(format!("pipeline file `{file}`: {e}")))?;
         Self::parse(&file, &text, sets, kinds)
     }
@@ -91,6 +91,20 @@ impl Pipeline {
             let hint = hint(name, self.stages.iter().map(|stage| stage.name.as_str()));
             Error::usage(format!("no stage `{name}` in {}{hint}", self.file))
         })
+    }
+
+    /// The positions of all stages, each after those it is made from.
+    pub fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = Vec::with_capacity(self.stages.len());
+        while order.len() < self.stages.len() {
+            let ready = |at: &usize| {
+                !order.contains(at) && self.stages[*at].upstream().all(|from| order.contains(&from))
+            };
+            // There is one, as a checked pipeline has no cycle.
+            let Some(next) = (0..self.stages.len()).find(ready) else { break };
+            order.push(next);
+        }
+        order
     }
 
     /// Which stages are wanted: all, or `until` and everything it is made from.

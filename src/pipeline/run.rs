@@ -66,18 +66,61 @@ pub async fn run(
     options: &RunOptions,
 ) -> Result<Vec<StageEnd>> {
     let wanted = pipeline.select(options.until.as_deref())?;
-    let found =
-        try_join_all(pipeline.stages.iter().zip(&wanted).map(|(stage, &wanted)| async move {
-            if !wanted {
-                return Ok(None);
-            }
-            let Some(artifact) = Artifact::open(store, &stage.id).await? else { return Ok(None) };
+    let endings = committed(store, pipeline, &wanted).await?;
+    if endings.iter().zip(&wanted).all(|(ending, &wanted)| ending.is_some() || !wanted) {
+        return Ok(ends(endings, &wanted));
+    }
+    let wanted_ids = pipeline.stages.iter().zip(&wanted).filter(|(_, wanted)| **wanted);
+    let hold = store.hold(wanted_ids.map(|(stage, _)| stage.id.clone()).collect()).await?;
+    // What was found before it was held may be gone.
+    let ended = match committed(store, pipeline, &wanted).await {
+        Ok(endings) => run_rest(store, pipeline, options, &wanted, endings).await,
+        Err(e) => Err(e),
+    };
+    hold.release().await;
+    ended
+}
+
+/// The wanted stages that are committed, all looked up and named side by side.
+async fn committed(
+    store: &Store,
+    pipeline: &Pipeline,
+    wanted: &[bool],
+) -> Result<Vec<Option<Ending>>> {
+    try_join_all(pipeline.stages.iter().zip(wanted).map(|(stage, &wanted)| async move {
+        if !wanted {
+            return Ok(None);
+        }
+        let (mut found, named) = tokio::try_join!(
+            Artifact::open(store, &stage.id),
+            store.get_ref(&pipeline.name, &stage.name)
+        )?;
+        if found.is_some() && named.as_ref() != Some(&stage.id) {
             store.set_ref(&pipeline.name, &stage.name, &stage.id).await?;
-            Ok::<_, Error>(Some(artifact.manifest))
-        }))
-        .await?;
-    let mut endings: Vec<Option<Ending>> =
-        found.into_iter().map(|manifest| manifest.map(Box::new).map(Ending::Found)).collect();
+            // What was found before it had a name may be gone.
+            found = Artifact::open(store, &stage.id).await?;
+        }
+        Ok(found.map(|artifact| Ending::Found(Box::new(artifact.manifest))))
+    }))
+    .await
+}
+
+fn ends(endings: Vec<Option<Ending>>, wanted: &[bool]) -> Vec<StageEnd> {
+    endings
+        .into_iter()
+        .enumerate()
+        .filter(|&(stage, _)| wanted[stage])
+        .map(|(stage, ending)| StageEnd { stage, ending: ending.unwrap_or(Ending::NotStarted) })
+        .collect()
+}
+
+async fn run_rest(
+    store: &Store,
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    wanted: &[bool],
+    mut endings: Vec<Option<Ending>>,
+) -> Result<Vec<StageEnd>> {
     let mut running: JoinSet<(usize, Result<Ending>)> = JoinSet::new();
     let mut started = vec![false; endings.len()];
     let mut failed = false;
@@ -106,12 +149,7 @@ pub async fn run(
         options.observer.ended(name, &ending);
         endings[i] = Some(ending);
     }
-    Ok(endings
-        .into_iter()
-        .enumerate()
-        .filter(|&(stage, _)| wanted[stage])
-        .map(|(stage, ending)| StageEnd { stage, ending: ending.unwrap_or(Ending::NotStarted) })
-        .collect())
+    Ok(ends(endings, wanted))
 }
 
 /// Runs one stage, or one shard of it, whose inputs are all committed.
@@ -134,13 +172,28 @@ pub async fn run_stage(
             stage.job.name()
         )));
     }
+    let used = stage.upstream().chain([position]);
+    let hold = store.hold(used.map(|at| pipeline.stages[at].id.clone()).collect()).await?;
+    let ending = run_held(store, pipeline, stage, shard, options).await.map_err(|e| e.at(place()));
+    hold.release().await;
+    let ending = ending?;
+    options.observer.ended(&stage.name, &ending);
+    Ok(ending)
+}
+
+async fn run_held(
+    store: &Store,
+    pipeline: &Pipeline,
+    stage: &Stage,
+    shard: Shard,
+    options: &RunOptions,
+) -> Result<Ending> {
     let mut inputs = BTreeMap::new();
     for from in stage.upstream() {
         let upstream = &pipeline.stages[from];
         let artifact = Artifact::open(store, &upstream.id).await?.ok_or_else(|| {
             Error::usage(format!(
-                "{}: its input `{}` ({}) is not committed; run `triad job {} {}` first",
-                place(),
+                "its input `{}` ({}) is not committed; run `triad job {} {}` first",
                 upstream.name,
                 upstream.id.short(),
                 pipeline.file,
@@ -151,10 +204,7 @@ pub async fn run_stage(
     }
     let run = prepare(store, stage, shard, options, |from| inputs.get(&from));
     options.observer.started(&stage.name, stage.job.name());
-    let ending =
-        finish(store, &pipeline.name, &stage.name, run).await.map_err(|e| e.at(place()))?;
-    options.observer.ended(&stage.name, &ending);
-    Ok(ending)
+    finish(store, &pipeline.name, &stage.name, run).await
 }
 
 fn prepare<'a>(

@@ -1,6 +1,7 @@
 //! A YAML document as a tree in which every key and value knows its line.
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -50,6 +51,19 @@ pub(super) enum Tree {
     File(String),
 }
 
+/// Most bytes of a pipeline file and of the files it names.
+const TEXT: u64 = 1 << 20;
+
+/// The text of a file of bounded size.
+pub(super) fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(TEXT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TEXT {
+        return Err(std::io::Error::other(format!("more than {TEXT} bytes")));
+    }
+    Ok(text)
+}
+
 impl Node {
     /// Reads one document. Errors begin with `file:line`.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
@@ -79,7 +93,7 @@ impl Node {
             }
             Tree::File(path) => {
                 let path = folder.join(path);
-                let text = std::fs::read_to_string(&path).map_err(|e| {
+                let text = read_text(&path).map_err(|e| {
                     Error::usage(format!("{}: file `{}`: {e}", self.place.of(file), path.display()))
                 })?;
                 self.tree = Tree::Scalar(text.into());

@@ -12,13 +12,13 @@ use datafusion::catalog::{
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use url::Url;
 
 use super::failure::explain;
 use super::system;
 use super::table::{DatasetTable, STORE_URL};
-use crate::store::{Artifact, Key, Store};
+use super::verified::Verified;
+use crate::store::{Artifact, Store};
 use crate::{Error, Result, dataset};
 
 /// The session's own catalog, where two-part names are looked up.
@@ -136,9 +136,9 @@ impl Catalog {
         }
         tree.register(&context)?;
         let url = Url::parse(STORE_URL).map_err(Error::defect)?;
-        let (inner, _) =
-            self.store.raw(&Key::Ref { pipeline: String::new(), stage: String::new() });
-        context.runtime_env().register_object_store(&url, inner);
+        let artifacts = self.named.iter().map(|named| &named.artifact);
+        let verified = Arc::new(Verified::new(&self.store, artifacts));
+        context.runtime_env().register_object_store(&url, verified);
         Ok(context.enable_url_table())
     }
 
@@ -203,10 +203,8 @@ async fn schema_of(
     let Some(path) = first else {
         return Ok(Arc::new(datafusion::arrow::datatypes::Schema::empty()));
     };
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new(artifact.read(&path).await?).map_err(|e| {
-            Error::data(format!("artifact {} {path}: {e}", artifact.manifest.id.short()))
-        })?;
+    let reader = dataset::open_parquet(artifact.read(&path).await?, &path)
+        .map_err(|e| e.at(format!("artifact {}", artifact.manifest.id.short())))?;
     Ok(reader.schema().clone())
 }
 

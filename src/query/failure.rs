@@ -24,7 +24,10 @@ pub(super) fn explain(error: &DataFusionError, sql: &str, names: &[String]) -> E
             object_store::Error::NotFound { path, .. } => Error::data(format!(
                 "{path}: no such object; `triad fsck` finds what else is missing"
             )),
-            other => Error::try_again(one_line(&other.to_string())),
+            other => std::error::Error::source(other)
+                .and_then(|source| source.downcast_ref::<Error>())
+                .cloned()
+                .unwrap_or_else(|| Error::try_again(one_line(&other.to_string()))),
         },
         DataFusionError::IoError(e) => Error::try_again(e),
         DataFusionError::ParquetError(e) => Error::data(one_line(&e.to_string())),

@@ -18,6 +18,7 @@ mod output;
 mod select;
 mod system;
 mod table;
+mod verified;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::dataset::{Example, Metric, Row, Task, encode_parquet};
 use crate::id::ArtifactId;
-use crate::store::{Attempt, Manifest, Producer, SchemaRef, Store};
+use crate::store::{Artifact, Attempt, Manifest, Producer, SchemaRef, Store};
 use crate::{Result, entropy};
 
 /// Commits `parts` of dataset `R`, and a second dataset of metrics, as `pipeline/stage`.
@@ -42,6 +42,7 @@ async fn commit<R: Row>(
         started: entropy::now(),
         seconds: 1.5,
         timings: BTreeMap::from([("sample_tokens_per_second".into(), 9.0)]),
+        storage: Default::default(),
     };
     let manifest = Manifest {
         format: Manifest::FORMAT,
@@ -139,6 +140,24 @@ async fn manifests_are_tables() {
     assert!(table(&store, stages).await.contains("| quick    | sft-data | cpu    |"));
     assert!(table(&store, "SELECT params FROM triad.artifacts").await.contains("sft-data"));
     assert!(table(&store, "SELECT value FROM triad.timings LIMIT 1").await.contains("9.0"));
+}
+
+#[tokio::test]
+async fn a_changed_byte_is_refused_wherever_it_stands() {
+    let store = store("memory://").await;
+    let id = store.get_ref("other", "tasks").await.unwrap().unwrap();
+    let artifact = Artifact::open(&store, &id).await.unwrap().unwrap();
+    let object = artifact.manifest.objects[0].clone();
+    let good = artifact.read(&object.path).await.unwrap();
+    for at in [good.len() / 3, good.len() / 2] {
+        let mut bytes = good.to_vec();
+        bytes[at] ^= 4;
+        store.put(&object.key(&id), bytes.into()).await.unwrap();
+        let error =
+            query(&store, "SELECT count(DISTINCT prompt) FROM other.tasks").await.unwrap_err();
+        assert_eq!(error.exit_code(), 65, "{error}");
+        assert!(error.to_string().contains("where its commit record says"), "{error}");
+    }
 }
 
 #[tokio::test]

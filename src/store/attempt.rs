@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Artifact, Key, Manifest, ObjectEntry, SchemaRef, Store};
-use crate::id::{ArtifactId, digest};
+use super::record::{parse, seal};
+use super::{Artifact, Key, Manifest, ObjectEntry, SchemaRef, Source, Store};
+use crate::id::ArtifactId;
 use crate::{Error, Result, entropy};
 
 /// One attempt at making artifact `id`: writes objects below its own name, then commits them.
@@ -88,21 +88,32 @@ impl Attempt {
         }
     }
 
-    async fn upload(&self, path: &str, bytes: Bytes, rows: Option<u64>) -> Result<ObjectEntry> {
-        let entry = ObjectEntry {
+    /// An attempt whose commit takes the place of a damaged artifact's.
+    pub fn again(store: &Store, id: &ArtifactId) -> Self {
+        let broken = BTreeSet::from([Key::Manifest(id.clone()).to_string()]);
+        Self { broken, ..Self::new(store, id) }
+    }
+
+    async fn upload(&self, path: &str, source: Source, rows: Option<u64>) -> Result<ObjectEntry> {
+        let mut entry = ObjectEntry {
             path: path.into(),
             attempt: self.name.clone(),
-            size: bytes.len() as u64,
-            digest: digest(&bytes),
+            size: source.size(),
+            digest: String::new(),
             rows,
         };
-        self.store.put(&entry.key(&self.id), bytes).await?;
+        entry.digest = self.store.upload(&entry.key(&self.id), &source).await?;
         Ok(entry)
     }
 
     /// Writes one output object. `rows` for a dataset's part.
-    pub async fn write(&mut self, path: &str, bytes: Bytes, rows: Option<u64>) -> Result<()> {
-        let entry = self.upload(path, bytes, rows).await?;
+    pub async fn write(
+        &mut self,
+        path: &str,
+        source: impl Into<Source>,
+        rows: Option<u64>,
+    ) -> Result<()> {
+        let entry = self.upload(path, source.into(), rows).await?;
         self.objects.retain(|object| object.path != path);
         self.objects.push(entry);
         Ok(())
@@ -117,21 +128,14 @@ impl Attempt {
         self.store.read_entry(&self.id, &entry).await
     }
 
-    /// Creates a commit record, or overwrites the one that this attempt found unusable.
-    async fn record(&self, key: &Key, record: &impl Serialize) -> Result<()> {
-        let json = Bytes::from(serde_json::to_vec_pretty(record).map_err(Error::defect)?);
+    /// Creates a commit record, or overwrites the one that this attempt found unusable. `false`
+    /// when an attempt that was faster has committed the same: its record stands.
+    async fn record(&self, key: &Key, record: &impl Serialize) -> Result<bool> {
+        let json = seal(record)?;
         if self.broken.contains(&key.to_string()) {
-            return self.store.put(key, json).await;
+            return self.store.put(key, json).await.map(|()| true);
         }
-        // An attempt that was faster has committed the same: its record stands.
-        self.store.create(key, json).await.map(drop)
-    }
-
-    async fn read_record<R: DeserializeOwned>(&self, key: &Key) -> Result<Option<R>> {
-        let Some(json) = self.store.get(key).await? else { return Ok(None) };
-        serde_json::from_slice(&json)
-            .map(Some)
-            .map_err(|e| Error::data(format!("{}: {e}", self.store.place(key))))
+        self.store.create(key, json).await
     }
 
     /// Commits a checkpoint after `step`: `state` is what a resumed attempt needs besides the
@@ -145,7 +149,8 @@ impl Attempt {
     ) -> Result<()> {
         let mut entries = Vec::with_capacity(state.len());
         for (path, bytes) in state {
-            entries.push(self.upload(&format!("steps/{step:08}/{path}"), bytes, None).await?);
+            entries
+                .push(self.upload(&format!("steps/{step:08}/{path}"), bytes.into(), None).await?);
         }
         let portion = Portion {
             objects: self.objects.clone(),
@@ -153,7 +158,7 @@ impl Attempt {
             summary: summary.clone(),
         };
         let record = StepRecord { step, portion, state: entries };
-        self.record(&Key::Step { id: self.id.clone(), step }, &record).await
+        self.record(&Key::Step { id: self.id.clone(), step }, &record).await.map(drop)
     }
 
     /// The newest usable checkpoint, if any. The objects it lists become this attempt's own.
@@ -185,7 +190,9 @@ impl Attempt {
         key: &Key,
         step: u64,
     ) -> Result<Option<(Portion, Vec<(String, Bytes)>)>> {
-        let Some(record) = self.read_record::<StepRecord>(key).await? else { return Ok(None) };
+        let Some(record) = self.store.record(key, parse::<StepRecord>).await? else {
+            return Ok(None);
+        };
         self.store.check_entries(&self.id, &record.portion.objects).await?;
         let prefix = format!("steps/{step:08}/");
         let mut state = Vec::with_capacity(record.state.len());
@@ -212,7 +219,7 @@ impl Attempt {
     }
 
     async fn read_shard(&self, key: &Key) -> Result<Option<Portion>> {
-        let Some(record) = self.read_record::<Portion>(key).await? else { return Ok(None) };
+        let Some(record) = self.store.record(key, parse::<Portion>).await? else { return Ok(None) };
         self.store.check_entries(&self.id, &record.objects).await?;
         Ok(Some(record))
     }
@@ -226,7 +233,7 @@ impl Attempt {
         summary: BTreeMap<String, Value>,
     ) -> Result<()> {
         let record = Portion { objects: std::mem::take(&mut self.objects), datasets, summary };
-        self.record(&Key::Shard { id: self.id.clone(), index, of }, &record).await
+        self.record(&Key::Shard { id: self.id.clone(), index, of }, &record).await.map(drop)
     }
 
     /// All shards together, once every one is committed. Their objects become this attempt's
@@ -259,9 +266,8 @@ impl Attempt {
             return Err(Error::defect(format!("two shards wrote `{}`", pair[0].path)));
         }
         manifest.objects = std::mem::take(&mut self.objects);
-        let json = serde_json::to_vec_pretty(&manifest).map_err(Error::defect)?;
         let key = Key::Manifest(self.id.clone());
-        if self.store.create(&key, json.into()).await? {
+        if self.record(&key, &manifest).await? {
             return Ok(Commit::Ours(manifest));
         }
         let winner = Artifact::open(&self.store, &self.id).await?.ok_or_else(|| {

@@ -30,7 +30,7 @@ fn root(error: &Cause) -> String {
 }
 
 /// The kind of the operating system's error among the causes.
-fn io_kind(error: &Cause) -> Option<ErrorKind> {
+pub(super) fn io_kind(error: &Cause) -> Option<ErrorKind> {
     let mut cause = error.source();
     while let Some(source) = cause {
         if let Some(io) = source.downcast_ref::<std::io::Error>() {
@@ -42,9 +42,18 @@ fn io_kind(error: &Cause) -> Option<ErrorKind> {
 }
 
 /// The text of `<Code>` in an S3 error.
-fn s3_code(text: &str) -> Option<&str> {
+pub(super) fn s3_code(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("<Code>")?;
     rest.split_once("</Code>").map(|(code, _)| code)
+}
+
+/// The HTTP status that the client's error text names.
+pub(super) fn status(text: &str) -> Option<u16> {
+    if text.contains("Server returned error response") {
+        return Some(200);
+    }
+    let (_, rest) = text.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
 }
 
 impl Store {
@@ -57,7 +66,7 @@ impl Store {
             Some("NoSuchBucket") => {
                 let bucket = self.url().host_str().unwrap_or_default();
                 return Error::usage(format!(
-                    "{}: no bucket `{bucket}`{}; create it (`aws s3 mb s3://{bucket}`) or check \
+                    "{}: no bucket `{bucket}`{}; create it (`triad bucket init`) or check \
                      the name and AWS_ENDPOINT_URL",
                     self.url(),
                     self.at_endpoint(),
@@ -104,8 +113,8 @@ impl Store {
         }
         if text.contains("169.254.169.254") {
             return Error::try_again(format!(
-                "{place}: no credentials: AWS_ACCESS_KEY_ID is not set and this machine offers \
-                 no instance role ({})",
+                "{place}: no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws/ has no profile \
+                 with keys, and this machine offers no instance role ({})",
                 root(error)
             ));
         }
@@ -126,7 +135,7 @@ impl Store {
             }
             _ => {}
         }
-        let replied = self.answered() || text.contains("status code");
+        let replied = self.client.answered() || status(&text).is_some();
         if replied || self.url().scheme() != "s3" {
             return Error::try_again(format!("{place}: {}", one_line(error)));
         }
@@ -141,8 +150,8 @@ impl Store {
     fn denied(&self, place: &str, code: Option<&str>) -> Error {
         Error::usage(format!(
             "{place}: access denied{}{}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
-             AWS_SESSION_TOKEN and what they may do in this bucket (profiles are not read: \
-             `aws configure export-credentials --format env`)",
+             AWS_SESSION_TOKEN or AWS_PROFILE, and what they may do in this bucket (`triad bucket \
+             check`)",
             code.map(|code| format!(" ({code})")).unwrap_or_default(),
             self.at_endpoint(),
         ))

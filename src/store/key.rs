@@ -21,6 +21,10 @@ pub enum Key {
     Data { id: ArtifactId, attempt: String, path: String },
     /// `refs/<pipeline>/<stage>.json`: a name for an id.
     Ref { pipeline: String, stage: String },
+    /// `pins/<id>.json`: keeps an artifact from `triad gc`.
+    Pin(ArtifactId),
+    /// `runs/<name>.json`: what a run going on keeps from `triad gc`.
+    Run(String),
 }
 
 impl Display for Key {
@@ -36,6 +40,8 @@ impl Display for Key {
             Self::Ref { pipeline, stage } => {
                 write!(f, "refs/{}/{}.json", Segment(pipeline), Segment(stage))
             }
+            Self::Pin(id) => write!(f, "pins/{id}.json"),
+            Self::Run(name) => write!(f, "runs/{}.json", Segment(name)),
         }
     }
 }
@@ -47,6 +53,14 @@ impl Key {
     }
 
     fn read(text: &str) -> Option<Self> {
+        match text.split_once('/')? {
+            ("pins", rest) => {
+                let id = rest.strip_suffix(".json")?.to_string();
+                return Some(Self::Pin(ArtifactId::try_from(id).ok()?));
+            }
+            ("runs", rest) => return Some(Self::Run(decode(rest.strip_suffix(".json")?)?)),
+            _ => {}
+        }
         let mut parts = text.splitn(3, '/');
         match (parts.next()?, parts.next()?, parts.next()?) {
             ("refs", pipeline, rest) => {
@@ -79,6 +93,22 @@ impl Key {
         }
     }
 
+    /// The artifact that the object belongs to.
+    pub fn artifact(&self) -> Option<&ArtifactId> {
+        match self {
+            Self::Manifest(id)
+            | Self::Shard { id, .. }
+            | Self::Step { id, .. }
+            | Self::Data { id, .. } => Some(id),
+            Self::Ref { .. } | Self::Pin(_) | Self::Run(_) => None,
+        }
+    }
+
+    /// The folder of an artifact.
+    pub(super) fn artifact_folder(id: &ArtifactId) -> String {
+        format!("artifacts/{id}")
+    }
+
     /// The folder of an artifact's step records.
     pub(super) fn steps_folder(id: &ArtifactId) -> String {
         format!("artifacts/{id}/steps")
@@ -89,6 +119,12 @@ impl Key {
 
     /// The folder that holds all names.
     pub(super) const REFS: &str = "refs";
+
+    /// The folder that holds all pins.
+    pub(super) const PINS: &str = "pins";
+
+    /// The folder that holds the records of runs going on.
+    pub(super) const RUNS: &str = "runs";
 }
 
 /// One path segment, percent-encoded. `%` alone stands for the empty segment, and a segment of
@@ -150,6 +186,7 @@ mod tests {
         ];
         prop_oneof![
             id.clone().prop_map(Key::Manifest),
+            id.clone().prop_map(Key::Pin),
             (id.clone(), any::<u32>(), any::<u32>()).prop_map(|(id, index, of)| Key::Shard {
                 id,
                 index,
@@ -161,7 +198,8 @@ mod tests {
                 attempt,
                 path
             }),
-            (name.clone(), name).prop_map(|(pipeline, stage)| Key::Ref { pipeline, stage }),
+            (name.clone(), name.clone()).prop_map(|(pipeline, stage)| Key::Ref { pipeline, stage }),
+            name.prop_map(Key::Run),
         ]
     }
 
@@ -175,7 +213,7 @@ mod tests {
         }
 
         #[test]
-        fn foreign_objects_have_no_key(text in r"(refs|artifacts)/[a-f0-9%./]{0,40}(\.json)?") {
+        fn foreign_objects_have_no_key(text in r"(refs|artifacts|pins|runs)/[a-f0-9%./]{0,40}(\.json)?") {
             if let Some(key) = Key::parse(&text) {
                 prop_assert_eq!(key.to_string(), text);
             }

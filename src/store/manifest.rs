@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Key;
+use super::{Key, record};
 use crate::id::ArtifactId;
 use crate::{Error, Result};
 
@@ -29,8 +29,36 @@ pub struct Manifest {
     pub producer: Producer,
 }
 
+/// The one field that every layout of the manifest has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 impl Manifest {
     pub const FORMAT: u32 = 1;
+
+    /// The version of the layout of the manifest in `json`.
+    pub(super) fn layout(json: &[u8]) -> Result<u32, String> {
+        record::parse(json).map(|Format { format }| format)
+    }
+
+    /// The manifest in `json`, which must be that of artifact `id`.
+    pub(super) fn parse(json: &[u8], id: &ArtifactId) -> Result<Self, String> {
+        let no_manifest = |why: String| format!("no manifest: {why}");
+        let format = Self::layout(json).map_err(no_manifest)?;
+        if format != Self::FORMAT {
+            return Err(format!(
+                "manifest layout {format} where this triad reads {}; use a newer triad",
+                Self::FORMAT
+            ));
+        }
+        let manifest: Self = record::parse(json).map_err(no_manifest)?;
+        if manifest.id != *id || ArtifactId::of(&manifest.identity) != *id {
+            return Err("the identity inside is another artifact's".into());
+        }
+        Ok(manifest)
+    }
 
     pub fn job(&self) -> &str {
         self.identity["job"].as_str().unwrap_or("?")
@@ -52,6 +80,13 @@ impl Manifest {
         self.objects.iter().find(|object| object.path == path).ok_or_else(|| {
             Error::data(format!("artifact {} ({}) holds no `{path}`", self.id.short(), self.job()))
         })
+    }
+
+    /// The artifacts it was made from.
+    pub fn inputs(&self) -> impl Iterator<Item = ArtifactId> {
+        let ports = self.identity["inputs"].as_object().into_iter().flat_map(|map| map.values());
+        let ids = ports.filter_map(Value::as_object).flat_map(|named| named.values());
+        ids.filter_map(|id| ArtifactId::try_from(id.as_str()?.to_string()).ok())
     }
 
     pub fn bytes(&self) -> u64 {
@@ -90,8 +125,22 @@ impl ObjectEntry {
     }
 }
 
+/// What was asked of a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traffic {
+    /// Tries included; a listing counts once, however many pages it has.
+    pub requests: u64,
+    /// How many of them repeated one that failed.
+    pub retries: u64,
+    /// Of objects, as received.
+    pub bytes_read: u64,
+    /// Of objects, as acknowledged.
+    pub bytes_written: u64,
+}
+
 /// Who made it, where and how long it took: outside the identity.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Producer {
     pub triad: String,
@@ -104,4 +153,7 @@ pub struct Producer {
     /// Measured rates and durations by name (`sample_tokens_per_second`, …).
     #[serde(default)]
     pub timings: BTreeMap<String, f64>,
+    /// What the committing process asked of the store before the commit.
+    #[serde(default)]
+    pub storage: Traffic,
 }

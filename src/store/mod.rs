@@ -2,16 +2,30 @@
 
 mod artifact;
 mod attempt;
+mod bucket;
+mod check;
+mod client;
+mod collect;
 mod failure;
+mod hold;
 mod key;
 mod manifest;
 mod object;
 mod open;
+mod profile;
+mod record;
 mod refs;
+mod transfer;
 
 pub use artifact::Artifact;
 pub use attempt::{Attempt, Commit, Portion, Resumed, StepRecord};
+pub use bucket::Proof;
+pub use check::{Check, Finding, Problem, check};
+pub use client::Patience;
+pub use collect::{Collected, Garbage, Reason, collect};
+pub use hold::Hold;
 pub use key::Key;
-pub use manifest::{Manifest, ObjectEntry, Producer, SchemaRef};
-pub use object::Store;
+pub use manifest::{Manifest, ObjectEntry, Producer, SchemaRef, Traffic};
+pub use object::{Listed, Store};
 pub use refs::Ref;
+pub use transfer::Source;

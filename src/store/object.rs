@@ -1,40 +1,49 @@
-//! A store: put, create, replace, get and list objects by [`Key`].
+//! A store: put, create, replace, get, list and delete objects by [`Key`].
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{Error as Cause, GetResult, GetResultPayload};
+use object_store::{Error as Cause, GetOptions};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use url::Url;
 
-use super::Key;
+use super::bucket::Amazon;
+use super::client::Client;
+use super::{Key, Patience, Traffic, record};
 use crate::id::ArtifactId;
 use crate::{Error, Result};
 
 /// An object store and the prefix below which triad keeps everything.
 #[derive(Clone)]
 pub struct Store {
-    /// Gives up soon; in use until the store has answered once.
-    impatient: Arc<dyn ObjectStore>,
-    patient: Arc<dyn ObjectStore>,
-    answered: Arc<AtomicBool>,
+    pub(super) client: Client,
     prefix: Path,
     url: Url,
-    /// The S3 server's address when it is not Amazon's.
-    endpoint: Option<String>,
+    pub(super) amazon: Option<Amazon>,
 }
-
-/// Larger objects go over the network in parts of this size, each tried again by itself.
-const PART: usize = 16 << 20;
-const PARTS_AT_ONCE: usize = 4;
 
 /// How often a conditional put is repeated when the store reports a conflict without a winner.
 const CONFLICTS: u32 = 6;
+
+/// How often a record is read before it counts as damaged: bytes can change on their way.
+const READS: usize = 3;
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// `None`: no key of triad's.
+    pub key: Option<Key>,
+    /// Below the store's prefix.
+    pub path: String,
+    pub size: u64,
+    /// By the store's clock.
+    pub modified: DateTime<Utc>,
+}
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,28 +52,44 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(
-        impatient: Arc<dyn ObjectStore>,
-        patient: Arc<dyn ObjectStore>,
-        prefix: Path,
-        url: Url,
-        endpoint: Option<String>,
-    ) -> Self {
-        Self { impatient, patient, answered: Arc::default(), prefix, url, endpoint }
+    pub(super) fn new(client: Client, prefix: Path, url: Url, amazon: Option<Amazon>) -> Self {
+        Self { client, prefix, url, amazon }
     }
 
-    /// A store in `inner`, whole: how wrappers (faults, metrics) come in. `url` is for messages.
+    /// A store in `inner`, whole: how wrappers (faults) come in. `url` is for messages.
     pub fn over(inner: Arc<dyn ObjectStore>, url: Url) -> Self {
-        Self::new(inner.clone(), inner, Path::default(), url, None)
+        Self::new(Client::new(inner, None, Patience::LOCAL), Path::default(), url, None)
+    }
+
+    /// The same store with another patience.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.client = self.client.with_patience(patience);
+        self
+    }
+
+    /// The same store, for a process that dies after its `writes`-th write: for tests of resumption.
+    pub fn dying_after(mut self, writes: u64) -> Self {
+        self.client = self.client.dying_after(writes);
+        self
+    }
+
+    /// The same store, counting its traffic from zero.
+    pub fn metered(&self) -> Self {
+        Self { client: self.client.counting_anew(), ..self.clone() }
+    }
+
+    /// What was asked of it, by this value and its clones.
+    pub fn traffic(&self) -> Traffic {
+        self.client.traffic()
     }
 
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// The object store below and the path of `key` in it, for readers that stream (DataFusion).
+    /// The object store below and the path of `key` in it, for readers of their own (DataFusion).
     pub fn raw(&self, key: &Key) -> (Arc<dyn ObjectStore>, Path) {
-        (self.patient.clone(), self.path(key))
+        (Arc::new(self.client.clone()), self.path(key))
     }
 
     /// `key` with the store's URL before it, for messages.
@@ -73,67 +98,19 @@ impl Store {
     }
 
     pub(super) fn at_endpoint(&self) -> String {
-        self.endpoint.as_ref().map(|at| format!(" at {at}")).unwrap_or_default()
-    }
-
-    pub(super) fn answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+        let endpoint = self.amazon.as_ref().and_then(|amazon| amazon.endpoint.as_ref());
+        endpoint.map(|at| format!(" at {at}")).unwrap_or_default()
     }
 
     /// The path of a key or folder: their text as it is, encoded already.
-    fn path(&self, key: &dyn Display) -> Path {
+    pub(super) fn path(&self, key: &dyn Display) -> Path {
         let text = format!("{}/{key}", self.prefix);
         Path::parse(&text).unwrap_or_else(|_| Path::from(text))
     }
 
-    fn client(&self) -> &Arc<dyn ObjectStore> {
-        if self.answered() { &self.patient } else { &self.impatient }
-    }
-
-    /// Remembers whether the store answered at all.
-    fn note<T>(&self, result: Result<T, Cause>) -> Result<T, Cause> {
-        use Cause::{AlreadyExists, NotFound, NotModified, Precondition};
-        if matches!(
-            result,
-            Ok(_)
-                | Err(NotFound { .. }
-                    | AlreadyExists { .. }
-                    | Precondition { .. }
-                    | NotModified { .. })
-        ) {
-            self.answered.store(true, Ordering::Relaxed);
-        }
-        result
-    }
-
     /// Writes an object that nobody else writes.
     pub async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
-        let path = self.path(key);
-        let result = if bytes.len() > PART {
-            self.put_parts(&path, bytes).await
-        } else {
-            self.client().put(&path, bytes.into()).await.map(drop)
-        };
-        self.note(result).map_err(|e| self.failure(key, &e))
-    }
-
-    async fn put_parts(&self, path: &Path, bytes: Bytes) -> Result<(), Cause> {
-        let mut upload = self.client().put_multipart(path).await?;
-        let parts: Vec<_> = (0..bytes.len())
-            .step_by(PART)
-            .map(|at| upload.put_part(bytes.slice(at..bytes.len().min(at + PART)).into()))
-            .collect();
-        let sent = stream::iter(parts).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await;
-        let done = match sent {
-            Ok(()) => upload.complete().await.map(drop),
-            Err(e) => Err(e),
-        };
-        if done.is_err()
-            && let Err(e) = upload.abort().await
-        {
-            tracing::debug!("{path}: the parts of a failed upload stay: {e}");
-        }
-        done
+        self.upload(key, &bytes.into()).await.map(drop)
     }
 
     /// Writes an object unless it exists; `false` when somebody else's does.
@@ -143,8 +120,8 @@ impl Store {
     pub async fn create(&self, key: &Key, bytes: Bytes) -> Result<bool> {
         let path = self.path(key);
         for turn in 0..CONFLICTS {
-            let put = self.client().put_opts(&path, bytes.clone().into(), PutMode::Create.into());
-            let error = match self.note(put.await) {
+            let put = self.client.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+            let error = match put.await {
                 Ok(_) => return Ok(true),
                 Err(error @ (Cause::AlreadyExists { .. } | Cause::Generic { .. })) => error,
                 Err(error) => return Err(self.failure(key, &error)),
@@ -173,90 +150,128 @@ impl Store {
         version: UpdateVersion,
     ) -> Result<bool> {
         let (path, mode) = (self.path(key), PutMode::Update(version));
-        let put = self.client().put_opts(&path, bytes.clone().into(), mode.into());
-        match self.note(put.await) {
+        match self.client.put_opts(&path, bytes.clone().into(), mode.into()).await {
             Ok(_) => Ok(true),
             Err(Cause::NotImplemented { .. }) => self.put(key, bytes).await.map(|()| true),
-            Err(Cause::Precondition { .. } | Cause::NotFound { .. }) => Ok(false),
+            // 409 while another put is under way reads as AlreadyExists.
+            Err(
+                Cause::Precondition { .. } | Cause::NotFound { .. } | Cause::AlreadyExists { .. },
+            ) => Ok(false),
             Err(e) => Err(self.failure(key, &e)),
         }
     }
 
-    /// Reads an object whole; `None` when it does not exist.
+    /// Reads a record whole; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an object larger than any record.
     pub async fn get(&self, key: &Key) -> Result<Option<Bytes>> {
         Ok(self.get_version(key).await?.map(|(bytes, _)| bytes))
     }
 
     /// [`Store::get`], and which version of the object it is.
     pub(super) async fn get_version(&self, key: &Key) -> Result<Option<(Bytes, UpdateVersion)>> {
-        let found = match self.note(self.client().get(&self.path(key)).await) {
-            Ok(found) => found,
-            Err(e) if self.is_absence(&e) => return Ok(None),
-            Err(e) => return Err(self.failure(key, &e)),
-        };
-        let version =
-            UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-        let bytes = self.read(found).await.map_err(|e| self.failure(key, &e))?;
+        let path = self.path(key);
+        let (found, bytes) =
+            match self.client.fetch(&path, GetOptions::default(), record::BYTES).await {
+                Ok(found) => found,
+                Err(e) if is_absence(&e) => return Ok(None),
+                Err(e) => return Err(self.failure(key, &e)),
+            };
+        if found.meta.size > record::BYTES {
+            return Err(Error::data(format!(
+                "{}: {} bytes, where a record has {} at most",
+                self.place(key),
+                found.meta.size,
+                record::BYTES
+            )));
+        }
+        let version = UpdateVersion { e_tag: found.meta.e_tag, version: found.meta.version };
         Ok(Some((bytes, version)))
     }
 
-    async fn read(&self, found: GetResult) -> Result<Bytes, Cause> {
-        let size = found.meta.size;
-        if size <= PART as u64 || matches!(found.payload, GetResultPayload::File(..)) {
-            return found.bytes().await;
+    /// Reads the record at `key` with `parse`; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for one that is damaged, on a third look too.
+    pub(super) async fn record<R>(
+        &self,
+        key: &Key,
+        parse: impl Fn(&[u8]) -> Result<R, String>,
+    ) -> Result<Option<R>> {
+        let mut why = String::new();
+        for _ in 0..READS {
+            let Some(bytes) = self.get(key).await? else { return Ok(None) };
+            match record::unseal(&bytes).and_then(|json| parse(&json)) {
+                Ok(record) => return Ok(Some(record)),
+                Err(found) => why = found,
+            }
         }
-        let path = found.meta.location;
-        drop(found.payload);
-        let ranges = (0..size).step_by(PART).map(|at| at..size.min(at + PART as u64));
-        let mut parts = stream::iter(ranges)
-            .map(|range| self.client().get_range(&path, range))
-            .buffered(PARTS_AT_ONCE);
-        let mut bytes = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
-        while let Some(part) = parts.try_next().await? {
-            bytes.extend_from_slice(&part);
-        }
-        Ok(bytes.freeze())
+        Err(Error::data(format!("{}: {why}", self.place(key))))
     }
 
     /// The size of an object; `None` when it does not exist.
     pub(super) async fn size(&self, key: &Key) -> Result<Option<u64>> {
-        match self.note(self.client().head(&self.path(key)).await) {
+        match self.client.head(&self.path(key)).await {
             Ok(meta) => Ok(Some(meta.size)),
-            Err(e) if self.is_absence(&e) => Ok(None),
+            Err(e) if is_absence(&e) => Ok(None),
             Err(e) => Err(self.failure(key, &e)),
         }
     }
 
-    /// Whether `error` says that the object, rather than the bucket, does not exist.
-    fn is_absence(&self, error: &Cause) -> bool {
-        matches!(error, Cause::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
+    /// Deletes objects by their paths below the store's prefix. What is gone already is no error.
+    pub(super) async fn delete(&self, paths: impl IntoIterator<Item = String>) -> Result<()> {
+        let paths: Vec<_> = paths.into_iter().map(|path| Ok(self.path(&path))).collect();
+        let mut deleted = self.client.delete_stream(stream::iter(paths).boxed());
+        while let Some(result) = deleted.next().await {
+            result.map_err(|e| self.failure(&"", &e))?;
+        }
+        Ok(())
     }
 
-    async fn list(&self, folder: &str) -> Result<Vec<Key>> {
-        let listing = self.client().list(Some(&self.path(&folder))).try_collect::<Vec<_>>().await;
-        let found = match self.note(listing) {
+    /// Everything below `folder`, in order of path. Only maintenance and resuming list; readers
+    /// never do.
+    pub(super) async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
+        let folder = if folder.is_empty() { self.prefix.clone() } else { self.path(&folder) };
+        let found = match self.client.list(Some(&folder)).try_collect::<Vec<_>>().await {
             Ok(found) => found,
-            Err(e) if self.is_absence(&e) => return Ok(Vec::new()),
+            Err(e) if is_absence(&e) => return Ok(Vec::new()),
             Err(e) => return Err(self.failure(&folder, &e)),
         };
         let depth = self.prefix.parts().count();
-        let mut keys: Vec<_> = found
+        let mut listed: Vec<_> = found
             .into_iter()
-            .filter_map(|meta| {
+            .map(|meta| {
                 let parts: Vec<_> = meta.location.parts().skip(depth).collect();
-                let text = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
-                Key::parse(&text)
+                let path = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
+                let key = Key::parse(&path);
+                Listed { key, path, size: meta.size, modified: meta.last_modified }
             })
             .collect();
-        keys.sort_by_key(Key::to_string);
-        Ok(keys)
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(listed)
     }
 
-    /// The committed steps of a long job, ascending. Only resuming lists; readers never do.
+    /// Deletes everything of artifact `id`.
+    pub async fn purge(&self, id: &ArtifactId) -> Result<()> {
+        let listed = self.list(&Key::artifact_folder(id)).await?;
+        self.delete(listed.into_iter().map(|object| object.path)).await
+    }
+
+    /// Deletes everything.
+    pub async fn clear(&self) -> Result<()> {
+        let listed = self.list("").await?;
+        self.delete(listed.into_iter().map(|object| object.path)).await
+    }
+
+    async fn keys(&self, folder: &str) -> Result<Vec<Key>> {
+        Ok(self.list(folder).await?.into_iter().filter_map(|listed| listed.key).collect())
+    }
+
+    /// The committed steps of a long job, ascending.
     pub async fn steps(&self, id: &ArtifactId) -> Result<Vec<u64>> {
-        let mut steps: Vec<u64> = self
-            .list(&Key::steps_folder(id))
-            .await?
+        let keys = self.keys(&Key::steps_folder(id)).await?;
+        let mut steps: Vec<u64> = keys
             .into_iter()
             .filter_map(|key| if let Key::Step { step, .. } = key { Some(step) } else { None })
             .collect();
@@ -266,7 +281,7 @@ impl Store {
 
     /// Every committed artifact, by id. For `ls` and maintenance.
     pub async fn artifacts(&self) -> Result<Vec<ArtifactId>> {
-        let keys = self.list(Key::ARTIFACTS).await?;
+        let keys = self.keys(Key::ARTIFACTS).await?;
         Ok(keys
             .into_iter()
             .filter_map(|key| if let Key::Manifest(id) = key { Some(id) } else { None })
@@ -275,7 +290,7 @@ impl Store {
 
     /// Every name, as (pipeline, stage).
     pub async fn names(&self) -> Result<Vec<(String, String)>> {
-        let keys = self.list(Key::REFS).await?;
+        let keys = self.keys(Key::REFS).await?;
         Ok(keys
             .into_iter()
             .filter_map(|key| match key {
@@ -284,4 +299,9 @@ impl Store {
             })
             .collect())
     }
+}
+
+/// Whether `error` says that the object, rather than the bucket, does not exist.
+pub(super) fn is_absence(error: &Cause) -> bool {
+    matches!(error, Cause::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
 }

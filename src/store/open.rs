@@ -1,17 +1,19 @@
-//! From a URL to an object store: settings, timeouts and how long to keep trying.
+//! From a URL to an object store: settings and timeouts.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{ClientConfigKey, RetryConfig};
 use url::Url;
 
-use super::Store;
+use super::bucket::Amazon;
+use super::client::Client;
+use super::{Patience, Store, profile};
 use crate::{Error, Result};
 
 impl Store {
@@ -20,8 +22,9 @@ impl Store {
     ///
     /// S3 is set up by the `AWS_*` environment variables: `AWS_ACCESS_KEY_ID`,
     /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, and for servers other than
-    /// Amazon's `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP`; on Amazon's machines the role of the
-    /// instance, container or pod does without keys. Every `memory://` store is a new, empty one.
+    /// Amazon's `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP`. What they do not say comes from the
+    /// profile (`AWS_PROFILE`) in `~/.aws/`; without keys, from a web identity, or the role of the
+    /// instance or container. Every `memory://` store is a new, empty one.
     ///
     /// # Errors
     /// [`Error::Usage`] for a URL or settings that cannot work.
@@ -75,27 +78,13 @@ fn local(url: Url) -> Result<Store> {
         return Err(unfit("a file stands where the store's folder should be"));
     }
     let prefix = Path::from_absolute_path(&folder).map_err(|e| unfit(&e.to_string()))?;
-    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
-    Ok(Store::new(store.clone(), store, prefix, url, None))
+    let disk = Arc::new(LocalFileSystem::new().with_automatic_cleanup(true));
+    Ok(Store::new(Client::new(disk, None, Patience::LOCAL), prefix, url, None))
 }
 
-/// How long a request is tried again. A store that never answered is given up soon: the URL or
-/// the network is probably wrong. One that did answer gets the time of a server's restart: a job
-/// of many hours should not end for it.
-fn retries(answered: bool) -> RetryConfig {
-    let (most, seconds, backoff) = if answered { (40, 150, 10) } else { (5, 6, 2) };
-    RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(backoff),
-            base: 2.0,
-        },
-        max_retries: most,
-        retry_timeout: Duration::from_secs(seconds),
-    }
-}
-
-fn s3(url: Url, settings: Vec<(String, String)>) -> Result<Store> {
+fn s3(url: Url, mut settings: BTreeMap<String, String>) -> Result<Store> {
+    settings.retain(|_, value| !value.is_empty());
+    profile::complete(&mut settings)?;
     let unfit = |what: String| Error::usage(format!("store `{url}`: {what}"));
     let bucket = url
         .host_str()
@@ -106,34 +95,36 @@ fn s3(url: Url, settings: Vec<(String, String)>) -> Result<Store> {
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), "3 seconds")
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), "120 seconds");
     for (name, value) in settings {
-        if !name.starts_with("AWS_") || value.is_empty() {
-            continue;
-        }
-        if let Ok(key) = name.to_ascii_lowercase().parse() {
+        if name.starts_with("AWS_")
+            && let Ok(key) = name.to_ascii_lowercase().parse()
+        {
             builder = builder.with_config(key, value);
         }
     }
     builder = builder.with_bucket_name(bucket);
     let get = |key| builder.get_config_value(&key);
     let endpoint = get(AmazonS3ConfigKey::S3Endpoint).or_else(|| get(AmazonS3ConfigKey::Endpoint));
-    let http_allowed = get(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp))
+    let region = get(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".into());
+    let allow_http = get(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp))
         .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes"));
     if let Some(address) = &endpoint {
         let parsed = Url::parse(address)
             .map_err(|e| unfit(format!("AWS_ENDPOINT_URL `{address}` is no URL: {e}")))?;
-        if parsed.scheme() == "http" && !http_allowed {
+        if parsed.scheme() == "http" && !allow_http {
             return Err(unfit(format!(
                 "{address} is not encrypted; set AWS_ALLOW_HTTP=true to use it anyway"
             )));
         }
     }
-    let build = |answered| {
-        let store = builder.clone().with_retry(retries(answered)).build();
-        store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|e| {
-            unfit(format!("the AWS_* settings do not fit: {}", super::failure::one_line(&e)))
-        })
-    };
-    Ok(Store::new(build(false)?, build(true)?, prefix, url.clone(), endpoint))
+    // Repeating is the store's own business: it counts the tries, and a broken body is one too.
+    let once = RetryConfig { max_retries: 0, ..Default::default() };
+    let server = builder.with_retry(once).with_checksum_algorithm(Checksum::SHA256).build();
+    let server = Arc::new(server.map_err(|e| {
+        unfit(format!("the AWS_* settings do not fit: {}", super::failure::one_line(&e)))
+    })?);
+    let client = Client::new(server.clone(), Some(server.clone()), Patience::NETWORK);
+    let amazon = Amazon { server, bucket: bucket.into(), region, endpoint, allow_http };
+    Ok(Store::new(client, prefix, url.clone(), Some(amazon)))
 }
 
 #[cfg(test)]

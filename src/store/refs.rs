@@ -1,8 +1,8 @@
 //! Names for artifacts: `refs/<pipeline>/<stage>.json`. A convenience, never needed for correctness.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::record::{parse, seal};
 use super::{Key, Store};
 use crate::id::ArtifactId;
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ impl Store {
     /// Points `pipeline/stage` to `id`, by compare-and-swap. Does not write when it already does.
     pub async fn set_ref(&self, pipeline: &str, stage: &str, id: &ArtifactId) -> Result<()> {
         let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
-        let json = Bytes::from(serde_json::to_vec(&Ref { id: id.clone() }).map_err(Error::defect)?);
+        let json = seal(&Ref { id: id.clone() })?;
         for _ in 0..TURNS {
             let done = match self.get_version(&key).await? {
                 Some((found, _)) if found == json => true,
@@ -38,12 +38,15 @@ impl Store {
         )))
     }
 
+    /// Takes a name away.
+    pub async fn unset_ref(&self, pipeline: &str, stage: &str) -> Result<()> {
+        let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
+        self.delete([key.to_string()]).await
+    }
+
     /// The artifact that `pipeline/stage` names.
     pub async fn get_ref(&self, pipeline: &str, stage: &str) -> Result<Option<ArtifactId>> {
         let key = Key::Ref { pipeline: pipeline.into(), stage: stage.into() };
-        let Some(bytes) = self.get(&key).await? else { return Ok(None) };
-        let found: Ref = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::data(format!("{}: {e}", self.place(&key))))?;
-        Ok(Some(found.id))
+        Ok(self.record(&key, parse::<Ref>).await?.map(|found| found.id))
     }
 }

@@ -32,6 +32,7 @@ async fn commit<R: Row>(store: &Store, rows: &[R]) -> Artifact {
         started: entropy::now(),
         seconds: 0.0,
         timings: BTreeMap::new(),
+        storage: Default::default(),
     };
     let manifest = Manifest {
         format: Manifest::FORMAT,

@@ -1,0 +1,172 @@
+//! Large objects to S3 and back beside `aws s3 cp` and raw concurrent requests, and what a run with
+//! nothing to do costs.
+//!
+//! ```text
+//! eval "$(infra/s3-dev.sh & sleep 5)"; pip install awscli; cargo bench --bench transfer
+//! ```
+//! Takes `TRIAD_STORE` and `AWS_*` as triad does, `AWS_CLI` for another `aws`, and writes two files of
+//! 2 GB (or `--gigabytes N`) below the system's temporary folder.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStore, ObjectStoreExt, PutMultipartOptions};
+use serde_json::json;
+use triad::entropy::Stream;
+use triad::id::ArtifactId;
+use triad::store::{Artifact, Attempt, Key, Manifest, Source, Store};
+
+const PART: usize = 8 << 20;
+
+fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    let gigabytes = args.iter().position(|arg| arg == "--gigabytes");
+    let gigabytes: usize = gigabytes.map_or(2, |at| args[at + 1].parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    nothing_to_do(dir.path());
+    let Ok(url) = std::env::var("TRIAD_STORE") else {
+        println!("TRIAD_STORE is not set: no transfer measured");
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(transfer(&url, gigabytes << 30, dir.path()));
+}
+
+fn report(what: &str, size: usize, took: Duration) -> f64 {
+    let rate = size as f64 / took.as_secs_f64() / 1e6;
+    println!("{what:<28} {:6.2} s {rate:7.0} MB/s", took.as_secs_f64());
+    rate
+}
+
+/// The most memory this process ever had, in MB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+    line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1000
+}
+
+async fn transfer(url: &str, size: usize, dir: &Path) {
+    let store = Store::open(url).unwrap();
+    let (up, down) = (dir.join("up"), dir.join("down"));
+    let mut stream = Stream::new(1, "noise", 0);
+    let block: Vec<u8> = (0..1 << 17).flat_map(|_| stream.next_u64().to_le_bytes()).collect();
+    let mut file = File::create(&up).unwrap();
+    for _ in 0..size / block.len() {
+        file.write_all(&block).unwrap();
+    }
+    file.sync_all().unwrap();
+
+    let started = Instant::now();
+    let identity = json!({"job": "bench", "version": 1, "params": {"at": format!("{started:?}")},
+        "inputs": {}});
+    let id = ArtifactId::of(&identity);
+    let mut attempt = Attempt::new(&store, &id);
+    attempt.write("large", Source::open(&up).unwrap(), None).await.unwrap();
+    let ours_up = report("triad, up", size, started.elapsed());
+    let manifest = Manifest {
+        format: Manifest::FORMAT,
+        id: id.clone(),
+        identity,
+        kind: "checkpoint".into(),
+        datasets: Default::default(),
+        objects: Vec::new(),
+        summary: Default::default(),
+        producer: Default::default(),
+    };
+    attempt.commit(manifest).await.unwrap();
+    let manifest = Artifact::open(&store, &id).await.unwrap().unwrap().manifest;
+    let started = Instant::now();
+    store.download(&id, &manifest.objects[0], &down).await.unwrap();
+    let ours_down = report("triad, down", size, started.elapsed());
+    println!("{:<28} {} MB", "triad, most memory", peak());
+
+    let (raw, _) = store.raw(&Key::Run("x".into()));
+    let path = store.raw(&manifest.objects[0].key(&id)).1;
+    let started = Instant::now();
+    raw_up(&raw, size, &block).await;
+    let raw_up = report("raw PUT, 8 at a time", size, started.elapsed());
+    let started = Instant::now();
+    let ranges = (0..size as u64).step_by(PART).map(|at| at..at + PART as u64);
+    stream::iter(ranges)
+        .map(|range| raw.get_range(&path, range))
+        .buffer_unordered(8)
+        .try_for_each(async |_| Ok(()))
+        .await
+        .unwrap();
+    let raw_down = report("raw GET, 8 at a time", size, started.elapsed());
+    println!(
+        "triad of raw: up {:.0}%, down {:.0}%",
+        100.0 * ours_up / raw_up,
+        100.0 * ours_down / raw_down
+    );
+
+    let bucket = url.trim_start_matches("s3://").split('/').next().unwrap();
+    let there = format!("s3://{bucket}/aws-cli");
+    for (what, from, to, ours) in [
+        ("aws s3 cp, up", up.to_str().unwrap(), there.as_str(), ours_up),
+        ("aws s3 cp, down", there.as_str(), down.to_str().unwrap(), ours_down),
+    ] {
+        let aws = std::env::var("AWS_CLI").unwrap_or_else(|_| "aws".into());
+        let started = Instant::now();
+        let status = Command::new(aws).args(["s3", "cp", "--quiet", from, to]).status();
+        match status {
+            Ok(status) if status.success() => {
+                let theirs = report(what, size, started.elapsed());
+                println!("triad is {:.1} times as fast", ours / theirs);
+            }
+            other => println!("{what}: not measured: {other:?}"),
+        }
+    }
+    store.purge(&id).await.unwrap();
+}
+
+/// Parts of an upload that is then abandoned.
+async fn raw_up(raw: &Arc<dyn ObjectStore>, size: usize, block: &[u8]) {
+    let part: Bytes = block.iter().copied().cycle().take(PART).collect();
+    let path = "raw".into();
+    let mut upload = raw.put_multipart_opts(&path, PutMultipartOptions::default()).await.unwrap();
+    stream::iter(0..size / PART)
+        .map(|_| tokio::spawn(upload.put_part(part.clone().into())))
+        .buffer_unordered(8)
+        .for_each(async |sent| sent.unwrap().unwrap())
+        .await;
+    upload.abort().await.unwrap();
+}
+
+/// `triad run` of 200 stages that are all committed.
+fn nothing_to_do(dir: &Path) {
+    let mut yaml = "pipeline: wide\nstages:\n".to_string();
+    for stage in 0..200 {
+        yaml += &format!(
+            "  s{stage}:\n    job: generate\n    params: {{family: arithmetic, split: train, \
+             seed: {stage}, levels: [{{level: 1, count: 1}}]}}\n"
+        );
+    }
+    std::fs::write(dir.join("wide.yaml"), yaml).unwrap();
+    let run = |store: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_triad"));
+        command.args(["run", "wide.yaml"]).current_dir(dir);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).env_remove("TRIAD_STORE");
+        if let Some(store) = store {
+            command.args(["--store", store]);
+        }
+        let started = Instant::now();
+        assert!(command.status().unwrap().success());
+        started.elapsed()
+    };
+    let remote = std::env::var("TRIAD_STORE").ok();
+    for (what, store) in [("on disk", None), ("on S3", remote.as_deref())] {
+        if what == "on S3" && store.is_none() {
+            continue;
+        }
+        run(store);
+        let best = (0..5).map(|_| run(store)).min().unwrap();
+        println!("200 stages, nothing to do, {what}: {} ms", best.as_millis());
+    }
+}

@@ -1,0 +1,100 @@
+//! `triad gc`.
+
+use chrono::TimeDelta;
+use clap::Args;
+use serde_json::Value;
+
+use super::Globals;
+use super::output::{self, Table};
+use crate::Result;
+use crate::store::{Garbage, Reason, collect};
+
+#[derive(Args)]
+pub(super) struct Gc {
+    /// Delete it; without this nothing is changed
+    #[arg(long)]
+    apply: bool,
+    /// Keep what is younger, such as 30m, 12h or 7d
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = time)]
+    grace: TimeDelta,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number and one of `s`, `m`, `h`, `d`.
+fn time(text: &str) -> Result<TimeDelta, String> {
+    let wrong = || "a number and s, m, h or d, such as 7d".to_string();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    TimeDelta::try_seconds(i64::from(number) * seconds).ok_or_else(wrong)
+}
+
+impl Gc {
+    pub async fn execute(self, globals: &Globals) -> Result<()> {
+        let store = globals.open_store()?;
+        let collected = collect(&store, self.grace, self.apply).await?;
+        if self.json {
+            return output::json(&collected);
+        }
+        let garbage = &collected.garbage;
+        let mut table = Table::new(&["artifact", "job", "why", "objects", "bytes", "written"]);
+        for one in garbage {
+            table.push(vec![
+                one.artifact.as_ref().map(|id| id.short().to_string()).into(),
+                one.job.clone().into(),
+                why(one.reason).into(),
+                one.objects.into(),
+                one.bytes.into(),
+                one.modified.format("%Y-%m-%d %H:%M:%S").to_string().into(),
+            ]);
+        }
+        if !garbage.is_empty() {
+            table.print(false)?;
+        }
+        let (objects, bytes) =
+            garbage.iter().fold((0, 0), |(n, b), one: &Garbage| (n + one.objects, b + one.bytes));
+        for id in &collected.rescued {
+            output::line(format!("{id} is needed by a run that began meanwhile: kept"))?;
+        }
+        let bytes = output::text(&Value::from(bytes));
+        output::line(match (objects, self.apply) {
+            (0, _) => "Nothing to collect".to_string(),
+            (_, true) => format!("{objects} objects deleted, {bytes} bytes"),
+            (_, false) => {
+                format!("{objects} objects, {bytes} bytes; `triad gc --apply` deletes them")
+            }
+        })
+    }
+}
+
+fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Unreachable => "no name, pin or run reaches it",
+        Reason::Abandoned => "begun, not committed, left",
+        Reason::Leftover => "checkpoints and lost attempts of a committed artifact",
+        Reason::DeadRun => "record of a run that died",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(time("7d"), Ok(TimeDelta::days(7)));
+        assert_eq!(time("0s"), Ok(TimeDelta::zero()));
+        for wrong in ["7", "d", "", "-1d", "1w", "7ü"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+}
