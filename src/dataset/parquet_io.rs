@@ -42,8 +42,8 @@ pub fn decode_parquet<R: Row>(bytes: Bytes) -> Result<Vec<R>> {
     Ok(rows)
 }
 
-/// The rows of one Parquet file as batches. With a `schema`, columns that it lacks are an error
-/// and further ones are left out.
+/// The rows of one Parquet file as batches. With a `schema`, columns that it lacks are an error,
+/// nullable ones aside, and further ones are left out.
 ///
 /// # Errors
 /// `Data` for a file that is no Parquet or lacks a column.
@@ -58,7 +58,11 @@ pub fn read_batches(
     let found = builder.schema().clone();
     let reader = builder.with_batch_size(8192).build().map_err(|e| unreadable(&e))?;
     let columns = schema
-        .map(|schema| schema.fields().iter().map(|f| position(&found, dataset, f.name())).collect())
+        .map(|schema| {
+            let fields = schema.fields().iter();
+            let needed = fields.filter(|f| !f.is_nullable() || found.index_of(f.name()).is_ok());
+            needed.map(|f| position(&found, dataset, f.name())).collect()
+        })
         .transpose()?
         .unwrap_or_else(|| (0..found.fields().len()).collect::<Vec<_>>());
     reader

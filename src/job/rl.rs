@@ -243,7 +243,7 @@ impl Job for Rl {
         "rl"
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn ports(&self) -> &'static [Port] {
         &[

@@ -62,7 +62,7 @@ impl Job for RolloutJob {
         "rollout"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[

@@ -13,41 +13,48 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Drawn {
     pub id: u32,
-    /// Under softmax(logits / temperature).
+    /// Under the distribution that it was drawn from: softmax(logits / temperature) after the cuts,
+    /// normalised.
     pub logprob: f32,
-    /// Under the distribution that it was drawn from: after the cuts, normalised.
-    pub draw_logprob: f32,
+    /// Under softmax(logits).
+    pub model_logprob: f32,
 }
 
 /// One token for each row of `logits` (R, V), at the numbers `uniforms` in [0, 1), (R).
 pub(super) fn draw(logits: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
+    let model = logits.f_log_softmax(-1, None)?;
     if sampling.temperature == 0.0 {
-        let logp = logits.f_log_softmax(-1, None)?;
-        let (best, ids) = logp.f_max_dim(-1, false)?;
+        let (best, ids) = model.f_max_dim(-1, false)?;
         // Greedy is certain.
-        return gather(&ids, &best, &best.f_zeros_like()?);
+        return gather(&ids, &best.f_zeros_like()?, &best);
     }
     let logp = if sampling.temperature == 1.0 {
-        logits.f_log_softmax(-1, None)?
+        model.shallow_clone()
     } else {
         logits.f_div_scalar(sampling.temperature)?.f_log_softmax(-1, None)?
     };
     if logits.device() == Device::Cpu {
-        on_host(&logp, uniforms, sampling)
+        on_host(&model, &logp, uniforms, sampling)
     } else {
-        on_device(&logp, uniforms, sampling)
+        on_device(&model, &logp, uniforms, sampling)
     }
 }
 
-/// The same by libtorch, without a copy of the distribution to the host.
-fn on_device(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
+/// The same by libtorch, without a copy of the distribution to the host. `model` and `logp` (R, V)
+/// are log-softmax of the logits, without and with the temperature.
+fn on_device(
+    model: &Tensor,
+    logp: &Tensor,
+    uniforms: &[f64],
+    sampling: &Sampling,
+) -> Result<Vec<Drawn>> {
     let p = logp.f_exp()?;
     let (_, vocabulary) = p.size2()?;
     let uniforms = Tensor::f_from_slice(uniforms)?.f_to_device(logp.device())?.f_unsqueeze(1)?; // (R, 1)
     if !sampling.cuts() {
         let ids = invert(&p, &uniforms)?.0;
-        let logprobs = logp.f_gather(-1, &ids, false)?;
-        return gather(&ids, &logprobs, &logprobs);
+        let of = |logp: &Tensor| logp.f_gather(-1, &ids, false);
+        return gather(&ids, &of(logp)?, &of(model)?);
     }
     let (mut sorted, order) = p.f_sort_stable(true, -1, true)?;
     let mut before = sorted.f_cumsum(-1, Kind::Double)?;
@@ -68,9 +75,8 @@ fn on_device(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec
     sorted = sorted.f_mul(&keep.f_to_kind(Kind::Float)?)?;
     let (places, total) = invert(&sorted, &uniforms)?;
     let ids = order.f_gather(-1, &places, false)?;
-    let logprobs = logp.f_gather(-1, &ids, false)?;
-    let drawn = logprobs.f_to_kind(Kind::Double)?.f_sub(&total.f_log()?)?;
-    gather(&ids, &logprobs, &drawn)
+    let of = |logp: &Tensor| logp.f_gather(-1, &ids, false)?.f_to_kind(Kind::Double);
+    gather(&ids, &of(logp)?.f_sub(&total.f_log()?)?, &of(model)?)
 }
 
 /// The inverse of the cumulative distribution of `weights` (R, V), not normalised, at `uniforms`
@@ -86,8 +92,8 @@ fn invert(weights: &Tensor, uniforms: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 /// One copy to the host.
-fn gather(ids: &Tensor, logprobs: &Tensor, drawn: &Tensor) -> Result<Vec<Drawn>> {
-    let columns = [ids, logprobs, drawn]
+fn gather(ids: &Tensor, logprobs: &Tensor, model: &Tensor) -> Result<Vec<Drawn>> {
+    let columns = [ids, logprobs, model]
         .map(|column| column.f_to_kind(Kind::Double)?.f_reshape(-1))
         .into_iter()
         .collect::<std::result::Result<Vec<_>, _>>()?;
@@ -96,20 +102,30 @@ fn gather(ids: &Tensor, logprobs: &Tensor, drawn: &Tensor) -> Result<Vec<Drawn>>
     rows.f_copy_data(&mut numbers, rows.numel())?;
     let rows = numbers.chunks_exact(3);
     Ok(rows
-        .map(|row| Drawn { id: row[0] as u32, logprob: row[1] as f32, draw_logprob: row[2] as f32 })
+        .map(|row| Drawn {
+            id: row[0] as u32,
+            logprob: row[1] as f32,
+            model_logprob: row[2] as f32,
+        })
         .collect())
 }
 
 /// The same row by row: without the (R, V) sums in f64, and sorting only what a cut may leave.
-fn on_host(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
+fn on_host(
+    model: &Tensor,
+    logp: &Tensor,
+    uniforms: &[f64],
+    sampling: &Sampling,
+) -> Result<Vec<Drawn>> {
     let p = logp.f_exp()?.f_contiguous()?;
-    let (logp, vocabulary) = (logp.f_contiguous()?, p.size2()?.1 as usize);
-    let (logp, p) = (slice::<f32>(&logp)?, slice::<f32>(&p)?);
+    let (model, logp, vocabulary) =
+        (model.f_contiguous()?, logp.f_contiguous()?, p.size2()?.1 as usize);
+    let (model, logp, p) = (slice::<f32>(&model)?, slice::<f32>(&logp)?, slice::<f32>(&p)?);
     let mut drawn = vec![Drawn::default(); uniforms.len()];
     let places = Parts::new(&mut drawn);
     share(uniforms.len(), threads::available(), |row| {
         let of_row = row * vocabulary..(row + 1) * vocabulary;
-        let (p, logp) = (&p[of_row.clone()], &logp[of_row]);
+        let p = &p[of_row.clone()];
         let (id, total) = if sampling.cuts() {
             let kept = kept(p, sampling);
             let (place, total) = inverse(kept.iter().map(|&(p, _)| p), uniforms[row]);
@@ -117,14 +133,14 @@ fn on_host(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<D
         } else {
             (inverse(p.iter().copied(), uniforms[row]).0, None)
         };
-        let logprob = logp.get(id).copied().unwrap_or(f32::NAN);
-        let draw_logprob = match total {
-            Some(total) => (f64::from(logprob) - total.ln()) as f32,
-            None => logprob,
+        let of = |logp: &[f32]| logp[of_row.clone()].get(id).copied().unwrap_or(f32::NAN);
+        let logprob = match total {
+            Some(total) => (f64::from(of(logp)) - total.ln()) as f32,
+            None => of(logp),
         };
         // SAFETY: each row is drawn once.
         for place in unsafe { places.part(row, 1) } {
-            *place = Drawn { id: id as u32, logprob, draw_logprob };
+            *place = Drawn { id: id as u32, logprob, model_logprob: of(model) };
         }
     });
     Ok(drawn)
@@ -188,7 +204,8 @@ mod tests {
     fn host_and_device_draw_the_same() {
         let mut stream = Stream::new(3, "draw", 0);
         let logits: Vec<f32> = (0..40 * 200).map(|_| 2.0 * stream.normal() as f32).collect();
-        let logp = Tensor::from_slice(&logits).view([40, 200]).log_softmax(-1, None);
+        let logits = Tensor::from_slice(&logits).view([40, 200]);
+        let (model, logp) = (logits.log_softmax(-1, None), (&logits / 0.7).log_softmax(-1, None));
         let uniforms: Vec<f64> = (0..40).map(|_| stream.uniform()).collect();
         for (top_k, top_p, min_p) in [
             (0, 1.0, 0.0),
@@ -201,13 +218,12 @@ mod tests {
             (1, 0.5, 0.5),
             (500, 0.5, 0.0),
         ] {
-            let sampling =
-                Sampling { temperature: 1.0, top_k, top_p, min_p, ..Sampling::default() };
-            let host = on_host(&logp, &uniforms, &sampling).unwrap();
-            let device = on_device(&logp, &uniforms, &sampling).unwrap();
+            let sampling = Sampling { top_k, top_p, min_p, ..Sampling::default() };
+            let host = on_host(&model, &logp, &uniforms, &sampling).unwrap();
+            let device = on_device(&model, &logp, &uniforms, &sampling).unwrap();
             for (host, device) in host.iter().zip(&device) {
-                assert_eq!((host.id, host.logprob), (device.id, device.logprob));
-                assert!((host.draw_logprob - device.draw_logprob).abs() < 1e-6);
+                assert_eq!((host.id, host.model_logprob), (device.id, device.model_logprob));
+                assert!((host.logprob - device.logprob).abs() < 1e-6);
             }
         }
     }

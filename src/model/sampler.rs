@@ -105,16 +105,16 @@ pub enum Stop {
 pub struct Sampled {
     /// With the stop id, or the token that completed a stop text.
     pub tokens: Vec<u32>,
-    /// Of each token under the model: softmax(logits / temperature), before the cuts, so that they
-    /// compare with the trainer's. Greedy: at temperature 1.
+    /// Of each token under the distribution it was drawn from: softmax(logits / temperature) after
+    /// the cuts. Without cuts that is what the trainer computes. Greedy: 0.
     pub logprobs: Vec<f32>,
-    /// Of each token under the distribution it was drawn from, after the cuts. Greedy: 0.
-    pub draw_logprobs: Vec<f32>,
+    /// Of each token under the model, softmax(logits).
+    pub model_logprobs: Vec<f32>,
     pub stop: Stop,
 }
 
 const EMPTY: Sampled =
-    Sampled { tokens: vec![], logprobs: vec![], draw_logprobs: vec![], stop: Stop::Length };
+    Sampled { tokens: vec![], logprobs: vec![], model_logprobs: vec![], stop: Stop::Length };
 
 /// Draws a response to each request, in the order of the requests. Consecutive requests with the
 /// same prompt share its computation. Equal slices give bitwise equal responses on the CPU.
@@ -264,7 +264,7 @@ impl<'a> Batch<'a> {
             let uniforms: Vec<f64> = rows.iter_mut().map(|row| row.stream.uniform()).collect();
             let drawn = draw(&logits, &uniforms, self.sampling)?;
             for (row, drawn) in rows.iter().zip(drawn) {
-                if !drawn.logprob.is_finite() {
+                if !drawn.model_logprob.is_finite() {
                     return Err(Error::data(
                         "the model's logits are not finite: its weights hold NaN or infinity",
                     ));
@@ -272,7 +272,7 @@ impl<'a> Batch<'a> {
                 let response = &mut responses[row.request];
                 response.tokens.push(drawn.id);
                 response.logprobs.push(drawn.logprob);
-                response.draw_logprobs.push(drawn.draw_logprob);
+                response.model_logprobs.push(drawn.model_logprob);
                 let stop = if stops.ids.contains(&drawn.id) {
                     Some(Stop::End)
                 } else if stops.end_of_text(&response.tokens)? {

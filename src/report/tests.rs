@@ -168,6 +168,7 @@ fn full() -> Data {
             logprobs: vec![0.0],
             stop: "end".into(),
             temperature: 1.0,
+            model_logprobs: None,
         });
         data.models[0].verdicts.push(Verdict {
             task_id,

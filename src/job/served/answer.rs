@@ -91,9 +91,17 @@ impl Reader {
             None => logprobs.len() == tokens.len(),
             Some(texts) => logprobs.len() == tokens.len() && self.spell(&tokens, texts)?,
         };
-        let comparable = self.logprobs == Logprobs::Tempered
-            || request.temperature == 1.0
-            || request.temperature == 0.0;
+        let given = Some(logprobs).filter(|_| aligned);
+        let cuts = request.top_k > 0 || request.top_p < 1.0 || request.min_p > 0.0;
+        // Servers that apply the temperature take greedy for temperature 1.
+        let at_one = request.temperature == 1.0 || request.temperature == 0.0;
+        let drawn = match &given {
+            _ if request.temperature == 0.0 => vec![0.0; tokens.len()],
+            Some(given) if !cuts && (at_one || self.logprobs == Logprobs::Tempered) => {
+                given.clone()
+            }
+            _ => Vec::new(),
+        };
         let response = if texts.is_some() { text } else { self.tokenizer.decode(&tokens)? };
         let by_text = self.stop.iter().any(|stop| response.contains(stop.as_str()));
         let row = Rollout {
@@ -106,13 +114,14 @@ impl Reader {
             prompt: request.text.to_string(),
             response,
             tokens,
-            logprobs: if aligned && comparable { logprobs } else { Vec::new() },
+            logprobs: drawn,
             stop: match finish {
                 Finish::Stop if by_text => "text".into(),
                 Finish::Stop => "end".into(),
                 Finish::Length => "length".into(),
             },
             temperature: request.temperature as f32,
+            model_logprobs: given.filter(|_| at_one || self.logprobs == Logprobs::Raw),
         };
         Ok(Answer { row, retokenized: texts.is_some() })
     }

@@ -60,6 +60,7 @@ impl Sampler<'_> {
                         Stop::Length => "length".into(),
                     },
                     temperature: self.sampling.temperature as f32,
+                    model_logprobs: Some(drawn.model_logprobs),
                 })
             })
             .collect()
