@@ -423,6 +423,7 @@ fn who_answers_is_in_the_identity_and_where_is_not() {
     let resolved = |params: &Value| triad::job::kind("rollout").unwrap().resolve(params).unwrap();
     let keys = [
         "block",
+        "cache_bytes",
         "max_new_tokens",
         "min_p",
         "precision",

@@ -32,6 +32,10 @@ pub(super) struct Spec {
     /// How token losses become one number.
     #[serde(default)]
     pub aggregation: Aggregation,
+    /// Most memory for keys and values while sampling, in bytes or such as `512MiB`. Responses wait
+    /// until theirs fit.
+    #[serde(default = "super::cuts::cache_bytes", deserialize_with = "super::cuts::bytes")]
+    pub cache_bytes: usize,
     /// Optimizer steps on each iteration's responses.
     #[serde(default = "one_update")]
     pub updates: usize,

@@ -28,7 +28,7 @@ pub use adamw::{AdamW, AdamWSettings, AdamWState};
 pub use batch::{MicroBatch, Sequence, micro_batches};
 pub use device::{device, set_threads};
 pub use gradients::Gradients;
-pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
+pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, check_cache, sample};
 pub use transformer::{Precision, Transformer};
 
 use crate::Error;

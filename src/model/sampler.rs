@@ -145,6 +145,29 @@ pub fn sample(
     }
 }
 
+/// Whether `cache_bytes` has room for a response to each of some prompts of so many tokens, one at a
+/// time. With less, [`sample`] fails as soon as it meets the longest.
+///
+/// # Errors
+/// `Usage` names the least that would do.
+pub fn check_cache(model: &Transformer, prompts: &[usize], sampling: &Sampling) -> Result<()> {
+    let (longest, limit) = bounds(model, prompts.iter().copied(), sampling);
+    Size::new(model, &[(longest, false)], limit, sampling.cache_bytes).map(drop)
+}
+
+/// The most tokens of a prompt, and of a response to one.
+fn bounds(
+    model: &Transformer,
+    prompts: impl Iterator<Item = usize>,
+    sampling: &Sampling,
+) -> (usize, usize) {
+    let last = model.config.max_position_embeddings;
+    prompts.fold((0, 0), |(longest, limit), length| {
+        let room = sampling.max_new_tokens.min(last.saturating_sub(length));
+        (longest.max(length), limit.max(room))
+    })
+}
+
 /// Requests on their way.
 struct Batch<'a> {
     model: &'a Transformer,
@@ -183,11 +206,9 @@ impl<'a> Batch<'a> {
             .enumerate()
             .map(|(i, &r)| (requests[r].prompt.len(), shares(i)))
             .collect();
-        let last = model.config.max_position_embeddings;
-        let limits = lengths.iter().map(|&(length, _)| sampling.max_new_tokens.min(last - length));
-        let limit = limits.max().unwrap_or(0);
+        let (longest, limit) = bounds(model, lengths.iter().map(|&(length, _)| length), sampling);
         let size = Size::new(model, &lengths, limit, sampling.cache_bytes)?;
-        let longest = lengths.first().map_or(0, |&(length, _)| length);
+        let last = model.config.max_position_embeddings;
         let cache = Cache::new(model, size, (longest + limit).min(last))?;
         let waiting = waiting.into();
         Ok(Self { model, requests, sampling, cache, waiting, latest: None, rows: vec![] })

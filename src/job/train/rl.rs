@@ -72,6 +72,7 @@ pub fn run(context: &mut Context) -> Result<()> {
                 temperature: spec.temperature,
                 max_new_tokens: spec.max_new_tokens,
                 seed: spec.seed,
+                cache_bytes: spec.cache_bytes,
                 ..Sampling::default()
             },
             samples: spec.samples as u32,

@@ -214,14 +214,20 @@ fn the_cache_stays_within_its_budget() {
 }
 
 #[test]
-fn a_budget_below_one_row_names_both_sizes() {
-    let sampling = Sampling { cache_bytes: 1000, ..SAMPLING };
-    let error = sample(&reference_model(), &Stops::at(&[3]), &requests(&[9, 12], 1), &sampling);
-    let Err(Error::Usage(message)) = error else { panic!("{error:?}") };
+fn a_budget_below_one_row_names_the_least_that_would_do() {
+    let (model, requests) = (reference_model(), requests(&[9, 12], 1));
+    let within = |cache_bytes| {
+        let sampling = Sampling { cache_bytes, ..SAMPLING };
+        let checked = check_cache(&model, &[9, 12], &sampling).map_err(|e| e.to_string());
+        let sampled = sample(&model, &Stops::at(&[3]), &requests, &sampling);
+        assert_eq!(sampled.map(drop).map_err(|e| e.to_string()), checked);
+        checked
+    };
+    let message = within(1000).unwrap_err();
     assert!(message.starts_with("cache_bytes 1000: a prompt of 12 tokens"), "{message}");
-    let needed: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
-    let enough = Sampling { cache_bytes: needed, ..SAMPLING };
-    sample(&reference_model(), &Stops::at(&[3]), &requests(&[9, 12], 1), &enough).unwrap();
+    let least: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
+    within(least - 1).unwrap_err();
+    within(least).unwrap();
 }
 
 #[test]
