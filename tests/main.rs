@@ -11,4 +11,6 @@ mod server;
 mod store;
 mod store_faults;
 mod store_s3;
+#[cfg(feature = "torch")]
+mod tensorboard;
 mod toy;

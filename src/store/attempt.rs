@@ -60,6 +60,27 @@ pub struct StepRecord {
     pub state: Vec<ObjectEntry>,
 }
 
+impl Store {
+    /// The state object `path` of the newest checkpoint inside artifact `id`; `None` without one.
+    pub async fn latest_state(&self, id: &ArtifactId, path: &str) -> Result<Option<Bytes>> {
+        let Some(step) = self.steps(id).await?.pop() else { return Ok(None) };
+        let key = Key::Step { id: id.clone(), step };
+        let Some(record) = self.read_record::<StepRecord>(&key).await? else { return Ok(None) };
+        let path = format!("steps/{step:08}/{path}");
+        let Some(entry) = record.state.iter().find(|entry| entry.path == path) else {
+            return Ok(None);
+        };
+        self.read_entry(id, entry).await.map(Some)
+    }
+
+    async fn read_record<R: DeserializeOwned>(&self, key: &Key) -> Result<Option<R>> {
+        let Some(json) = self.get(key).await? else { return Ok(None) };
+        serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|e| Error::data(format!("{}: {e}", self.place(key))))
+    }
+}
+
 /// Where a long job continues.
 pub struct Resumed {
     pub step: u64,
@@ -127,13 +148,6 @@ impl Attempt {
         self.store.create(key, json).await.map(drop)
     }
 
-    async fn read_record<R: DeserializeOwned>(&self, key: &Key) -> Result<Option<R>> {
-        let Some(json) = self.store.get(key).await? else { return Ok(None) };
-        serde_json::from_slice(&json)
-            .map(Some)
-            .map_err(|e| Error::data(format!("{}: {e}", self.store.place(key))))
-    }
-
     /// Commits a checkpoint after `step`: `state` is what a resumed attempt needs besides the
     /// objects written so far, `datasets` and `summary` go into the manifest in the end.
     pub async fn commit_step(
@@ -185,7 +199,9 @@ impl Attempt {
         key: &Key,
         step: u64,
     ) -> Result<Option<(Portion, Vec<(String, Bytes)>)>> {
-        let Some(record) = self.read_record::<StepRecord>(key).await? else { return Ok(None) };
+        let Some(record) = self.store.read_record::<StepRecord>(key).await? else {
+            return Ok(None);
+        };
         self.store.check_entries(&self.id, &record.portion.objects).await?;
         let prefix = format!("steps/{step:08}/");
         let mut state = Vec::with_capacity(record.state.len());
@@ -212,7 +228,7 @@ impl Attempt {
     }
 
     async fn read_shard(&self, key: &Key) -> Result<Option<Portion>> {
-        let Some(record) = self.read_record::<Portion>(key).await? else { return Ok(None) };
+        let Some(record) = self.store.read_record::<Portion>(key).await? else { return Ok(None) };
         self.store.check_entries(&self.id, &record.objects).await?;
         Ok(Some(record))
     }
