@@ -7,6 +7,8 @@ mod program;
 mod published;
 mod resume;
 mod query;
+#[cfg(feature = "torch")]
+mod rl;
 mod server;
 mod store;
 mod store_faults;

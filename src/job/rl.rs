@@ -77,6 +77,10 @@ pub(super) struct Spec {
     /// What weights and activations are in; with bf16 the optimizer keeps f32 masters.
     #[serde(default)]
     pub precision: Precision,
+    /// What the policy samples in; `precision` when absent. A copy of the policy samples where it is
+    /// another one.
+    #[serde(default)]
+    pub sampler_precision: Option<Precision>,
     /// Learn low-rank adapters beside the blocks' matrices, and merge them into the weights at the
     /// end; all other weights stay as they are.
     #[serde(default)]
@@ -261,6 +265,12 @@ impl Job for Rl {
     }
 
     fn resolve(&self, raw: &Value) -> Result<Value> {
+        if let Some(cut) = ["top_k", "top_p", "min_p"].iter().find(|cut| raw.get(cut).is_some()) {
+            return Err(Error::usage(format!(
+                "`{cut}`: the policy gradient is that of the whole distribution, so rl cuts nothing \
+                 off; rollout and evaluate can"
+            )));
+        }
         let spec: Spec = parse(raw)?;
         for (name, value) in [
             ("prompts", spec.prompts),

@@ -63,8 +63,10 @@ pub fn run(context: &mut Context) -> Result<()> {
             optimizer = AdamW::new(policy.trainable(), settings)?;
         }
         let clock = Instant::now();
+        let other = spec.sampler_precision.filter(|&precision| precision != spec.precision);
+        let copy = other.map(|precision| policy.copy(precision.of())).transpose()?;
         let sampler = Sampler {
-            model: &policy,
+            model: copy.as_ref().unwrap_or(&policy),
             tokenizer: &tokenizer,
             stops: &stops,
             stop: &[],
@@ -80,6 +82,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             step,
         };
         let drawn = Drawn::new(&spec, &curriculum, index, &iteration.tasks, &tasks, &sampler)?;
+        drop(copy); // its memory is the update's
         sampling.add(drawn.tokens(), clock.elapsed());
 
         let clock = Instant::now();

@@ -332,6 +332,8 @@ fn bf16_weights_sample_from_nearly_the_same_model() {
     let half =
         Transformer::load(&model.config, &weights, Device::Cpu, Precision::Bf16, false).unwrap();
     let responses = sample(&half, &Stops::at(&[3]), &requests, &SAMPLING).unwrap();
+    let copied = model.copy(Precision::Bf16).unwrap();
+    assert_eq!(sample(&copied, &Stops::at(&[3]), &requests, &SAMPLING).unwrap(), responses);
     for (request, response) in requests.iter().zip(&responses) {
         let logits = full_logits(&model, request, response);
         let tokens: Vec<i64> = response.tokens.iter().map(|&id| i64::from(id)).collect();
