@@ -71,6 +71,37 @@ fn a_sampler_in_bf16_drifts_from_the_trainer_and_the_gap_shows_it() {
 }
 
 #[test]
+fn each_level_drawn_has_metrics_of_its_own() {
+    let dir = folder();
+    stdout(dir.path(), &["run", "small.yaml"]);
+    let all = metrics(dir.path());
+    let places: Vec<(u32, u32)> = all.keys().copied().collect();
+    let levels = |step, levels: &[u32]| levels.iter().map(|&l| (step, l)).collect::<Vec<_>>();
+    let expected =
+        [levels(1, &[0, 1]), levels(2, &[0, 1]), levels(3, &[0, 1, 2]), levels(4, &[0, 1, 2])];
+    assert_eq!(places, expected.concat());
+    let names =
+        |step, level| all[&(step, level)].keys().map(String::as_str).collect::<BTreeSet<_>>();
+    let of_whole: BTreeSet<&str> =
+        ["loss", "grad_norm", "learning_rate", "kl_coefficient", "selected", "rejected"].into();
+    assert_eq!(&names(3, 0) - &names(3, 2), of_whole);
+    assert!(names(3, 2).contains("reward_p90") && names(3, 2).contains("sampler_kl"));
+    for (name, value) in &all[&(1, 1)] {
+        assert_eq!(all[&(1, 0)][name], *value, "{name}");
+    }
+    // One prompt of each level: as many responses, not as many tokens.
+    let (whole, review, own) = (&all[&(3, 0)], &all[&(3, 1)], &all[&(3, 2)]);
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-9 * a.abs().max(1.0);
+    for name in ["reward", "accuracy", "format", "length", "cut_off", "groups_with_variance"] {
+        assert!(near(whole[name], (review[name] + own[name]) / 2.0), "{name}");
+    }
+    for name in ["kl", "entropy", "clip_fraction", "sampler_gap", "sampler_kl"] {
+        let tokens = |of: &BTreeMap<String, f64>| of["length"] * of[name];
+        assert!(near(tokens(whole) * 2.0, tokens(review) + tokens(own)), "{name}");
+    }
+}
+
+#[test]
 fn cuts_are_refused_with_the_reason() {
     let dir = folder();
     for set in ["top_k=5", "top_p=0.9", "min_p=0.1"] {

@@ -106,6 +106,7 @@ dataset! {
     "metrics" v 1 struct Metric {
         /// Optimizer step (sft) or RL iteration, from 1.
         step: u32,
+        /// 0: of the whole step; else of what it drew at this level.
         level: u32,
         /// `reward`, `accuracy`, `kl`, `entropy`, `length`, `loss`, `grad_norm`, …
         name: String,

@@ -214,7 +214,7 @@ impl Shape {
 }
 
 /// The tensor's numbers in row-major order.
-pub(super) fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
+pub fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
     let tensor = tensor.f_contiguous()?;
     let mut values = vec![0f32; tensor.numel()];

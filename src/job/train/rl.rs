@@ -105,14 +105,14 @@ pub fn run(context: &mut Context) -> Result<()> {
         training.add(batch.tokens(), clock.elapsed());
 
         let mut values = drawn.metrics(&spec);
-        values.push(("selected".into(), selected.len() as f64 / drawn.rollouts.len() as f64));
-        values.push(("learning_rate".into(), spec.learning_rate * share));
-        values.push(("kl_coefficient".into(), loop_state.kl_coefficient));
+        values.push((0, "selected".into(), selected.len() as f64 / drawn.rollouts.len() as f64));
+        values.push((0, "learning_rate".into(), spec.learning_rate * share));
+        values.push((0, "kl_coefficient".into(), loop_state.kl_coefficient));
         let accuracy = drawn.accuracy();
         match &measured {
             Some(sums) => {
                 loop_state.rejected = 0;
-                if let (Some(rule), Some(kl)) = (&spec.kl.adaptive, sums.kl.get()) {
+                if let (Some(rule), Some(kl)) = (&spec.kl.adaptive, sums.kl.all()) {
                     loop_state.kl_coefficient = adapted(
                         loop_state.kl_coefficient,
                         kl,
@@ -121,20 +121,17 @@ pub fn run(context: &mut Context) -> Result<()> {
                         batch.len(),
                     );
                 }
-                values.extend(sums.metrics().into_iter().map(|(name, v)| (name.into(), v)));
+                let measured = sums.metrics().into_iter();
+                values.extend(measured.map(|(level, name, value)| (level, name.into(), value)));
             }
             None => {
                 loop_state.rejected += 1;
                 tracing::warn!(step, "a loss or gradient is not finite: the update is rejected");
             }
         }
-        values.push(("rejected".into(), f64::from(u8::from(measured.is_none()))));
-        metrics.extend(values.into_iter().map(|(name, value)| Metric {
-            step,
-            level: iteration.level,
-            name,
-            value,
-        }));
+        values.push((0, "rejected".into(), f64::from(u8::from(measured.is_none()))));
+        let metric = |(level, name, value)| Metric { step, level, name, value };
+        metrics.extend(values.into_iter().map(metric));
         context.write(index, &drawn.rollouts)?;
         context.write(index, &drawn.verdicts)?;
         index += 1;
@@ -154,7 +151,8 @@ pub fn run(context: &mut Context) -> Result<()> {
             return Err(state::diverged(index, loop_state.rejected, spec.learning_rate));
         }
     }
-    if let Some(last) = metrics.iter().rev().find(|metric| metric.name == "accuracy") {
+    let mut whole = metrics.iter().rev().filter(|metric| metric.level == 0);
+    if let Some(last) = whole.find(|metric| metric.name == "accuracy") {
         context.summarize("accuracy", last.value);
     }
     sampling.report("sample", context);
