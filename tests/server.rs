@@ -187,6 +187,28 @@ fn text_without_ids_is_tokenized_and_says_so() {
 }
 
 #[test]
+fn an_end_token_is_added_only_where_no_stop_text_may_have_been_taken_out() {
+    let server = Server::start(|seen| {
+        let mut answer: Value = serde_json::from_str(&text_only(seen).body).unwrap();
+        answer["choices"][0]["finish_reason"] = json!("stop");
+        Reply::new(200, answer)
+    });
+    let eos = tokenizer().eos();
+    for (stop, said, ended) in [("[]", "end", true), ("['zz']", "text", false)] {
+        let dir = folder("{model: m}");
+        let set = format!("samples.stop={stop}");
+        succeed(with(
+            &dir,
+            &server.url,
+            &["run", "small.yaml", "--until", "samples", "--set", &set],
+        ));
+        for row in rollouts(&dir, "samples") {
+            assert_eq!((row.stop.as_str(), row.tokens.last() == Some(&eos)), (said, ended));
+        }
+    }
+}
+
+#[test]
 fn log_probabilities_stand_in_the_column_of_their_distribution_only() {
     let server = server();
     for (logprobs, set, drawn, model) in [
