@@ -319,6 +319,44 @@ fn a_local_checkpoint_can_be_sampled_and_a_broken_one_says_what_is_wrong() {
 
 #[cfg(feature = "torch")]
 #[test]
+fn a_cache_without_room_for_one_response_names_the_least_that_would_do() {
+    let seedling = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
+    let dir = folder(&format!(
+        "\
+pipeline: small
+stages:
+  base: {{job: import-checkpoint, params: {{path: {seedling:?}}}}}
+  tasks:
+    job: generate
+    params: {{family: deduction, split: heldout, levels: [{{level: 1, count: 8}}]}}
+  rollouts:
+    job: rollout
+    params: {{samples: 2, temperature: 1.0, max_new_tokens: 8, block: 1, cache_bytes: 1KiB}}
+    inputs: {{checkpoint: base, tasks: tasks}}
+"
+    ));
+    let set = |bytes: &str| {
+        let set = format!("rollouts.cache_bytes={bytes}");
+        ["run", "small.yaml", "--set", &set].map(String::from)
+    };
+    let refused =
+        |args: &[String]| failure(dir.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = failure(dir.path(), &["run", "small.yaml"]);
+    assert!(said.starts_with("64: error: ") && said.contains("cache_bytes 1024: "), "{said}");
+    let least: usize = said.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(refused(&set(&(least - 1).to_string())).ends_with(&least.to_string()));
+    let args = set(&format!("{least} B"));
+    stdout(dir.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let args = set("2 gigs");
+    assert_eq!(
+        refused(&args),
+        "64: error: --set rollouts.cache_bytes=2 gigs: stage `rollouts`: params: `cache_bytes` is a \
+         number of bytes, or a text such as 512MiB or 2GB"
+    );
+}
+
+#[cfg(feature = "torch")]
+#[test]
 fn stored_responses_are_judged_by_another_rule_without_sampling() {
     let seedling = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
     let pipeline = format!(

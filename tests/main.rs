@@ -15,6 +15,8 @@ mod program;
 mod published;
 mod resume;
 mod query;
+#[cfg(feature = "torch")]
+mod rl;
 mod s3_faults;
 mod s3_server;
 mod server;
@@ -22,4 +24,6 @@ mod store;
 mod store_check;
 mod store_faults;
 mod store_s3;
+#[cfg(feature = "torch")]
+mod tensorboard;
 mod toy;

@@ -154,10 +154,11 @@ fn a_rollout_holds_the_ids_and_log_probabilities_that_the_server_gives() {
         assert_eq!(row.response.len(), 4);
         let expected = row.tokens.iter().map(|&id| -0.125 * (id % 16) as f32);
         assert_eq!(row.logprobs, expected.collect::<Vec<_>>());
+        assert_eq!(row.model_logprobs.as_ref(), Some(&row.logprobs));
         assert_eq!(row.policy, manifest(&dir, "base")["id"]);
     }
     let manifest = manifest(&dir, "samples");
-    assert_eq!(manifest["identity"]["version"], 1);
+    assert_eq!(manifest["identity"]["version"], 2);
     assert_eq!(manifest["summary"], json!({"retokenized": 0, "without logprobs": 0}));
     assert_eq!(manifest["producer"]["device"], "server");
     assert_eq!(manifest["producer"]["timings"]["server_requests"], 20.0);
@@ -175,6 +176,7 @@ fn text_without_ids_is_tokenized_and_says_so() {
     for row in &rows {
         assert_eq!(row.tokens, tokenizer.encode(&row.response).unwrap());
         assert_eq!((row.logprobs.len(), row.stop.as_str()), (0, "length"));
+        assert_eq!(row.model_logprobs, None);
     }
     for Seen { body, .. } in server.seen() {
         assert!(rows.iter().any(|row| body["prompt"] == row.prompt.as_str()), "{body}");
@@ -185,13 +187,50 @@ fn text_without_ids_is_tokenized_and_says_so() {
 }
 
 #[test]
-fn log_probabilities_of_another_temperature_are_left_out_unless_said_otherwise() {
+fn an_end_token_is_added_only_where_no_stop_text_may_have_been_taken_out() {
+    let server = Server::start(|seen| {
+        let mut answer: Value = serde_json::from_str(&text_only(seen).body).unwrap();
+        answer["choices"][0]["finish_reason"] = json!("stop");
+        Reply::new(200, answer)
+    });
+    let eos = tokenizer().eos();
+    for (stop, said, ended) in [("[]", "end", true), ("['zz']", "text", false)] {
+        let dir = folder("{model: m}");
+        let set = format!("samples.stop={stop}");
+        succeed(with(
+            &dir,
+            &server.url,
+            &["run", "small.yaml", "--until", "samples", "--set", &set],
+        ));
+        for row in rollouts(&dir, "samples") {
+            assert_eq!((row.stop.as_str(), row.tokens.last() == Some(&eos)), (said, ended));
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_stand_in_the_column_of_their_distribution_only() {
     let server = server();
-    for (logprobs, without) in [("raw", 20), ("tempered", 0)] {
+    for (logprobs, set, drawn, model) in [
+        ("raw", "temperature=0.5", false, true),
+        ("tempered", "temperature=0.5", true, false),
+        ("raw", "top_p=0.9", false, true),
+        ("tempered", "top_p=0.9", false, true),
+        ("raw", "temperature=0", true, true),
+    ] {
         let dir = folder(&format!("{{model: m, logprobs: {logprobs}}}"));
-        let run = ["run", "small.yaml", "--until", "samples", "--set", "samples.temperature=0.5"];
-        succeed(with(&dir, &server.url, &run));
-        assert_eq!(manifest(&dir, "samples")["summary"]["without logprobs"], without);
+        let set = format!("samples.{set}");
+        succeed(with(
+            &dir,
+            &server.url,
+            &["run", "small.yaml", "--until", "samples", "--set", &set],
+        ));
+        let without = if drawn { 0 } else { 20 };
+        assert_eq!(manifest(&dir, "samples")["summary"]["without logprobs"], without, "{set}");
+        for row in rollouts(&dir, "samples") {
+            assert_eq!(row.logprobs.len(), if drawn { row.tokens.len() } else { 0 }, "{set}");
+            assert_eq!(row.model_logprobs.is_some(), model, "{logprobs} {set}");
+        }
     }
 }
 
@@ -406,6 +445,7 @@ fn who_answers_is_in_the_identity_and_where_is_not() {
     let resolved = |params: &Value| triad::job::kind("rollout").unwrap().resolve(params).unwrap();
     let keys = [
         "block",
+        "cache_bytes",
         "max_new_tokens",
         "min_p",
         "precision",

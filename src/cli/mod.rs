@@ -27,6 +27,7 @@ mod sample;
 mod show;
 mod signals;
 mod status;
+mod tensorboard;
 
 use std::process::ExitCode;
 
@@ -113,6 +114,8 @@ enum Command {
     Measure(measure::Measure),
     /// Write a run's report as HTML and print its result table
     Report(report::Report),
+    /// Write a pipeline's training metrics as TensorBoard event files
+    Tensorboard(tensorboard::Tensorboard),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -200,6 +203,7 @@ fn execute(cli: Cli) -> Result<()> {
             #[cfg(feature = "torch")]
             Command::Measure(command) => command.execute(globals).await,
             Command::Report(command) => command.execute(globals).await,
+            Command::Tensorboard(command) => command.execute(globals).await,
             Command::Completions(command) => command.execute(),
         }
     })

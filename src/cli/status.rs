@@ -6,9 +6,9 @@ use clap::Args;
 use futures::future::try_join_all;
 use serde_json::Value;
 
-use super::Globals;
 use super::output::{self, Table};
-use crate::pipeline::{self, Pipeline, State, hint};
+use super::{Globals, name};
+use crate::pipeline::{self, Pipeline, State};
 use crate::store::{Artifact, Manifest, Store};
 use crate::{Error, Result, job};
 
@@ -27,11 +27,8 @@ const COLUMNS: &[&str] =
 impl Status {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
-        let file = self.pipeline.as_deref().filter(|name| {
-            name.ends_with(".yaml") || name.ends_with(".yml") || Path::new(name).is_file()
-        });
-        let table = match file {
-            Some(file) => of_file(&store, Path::new(file)).await?,
+        let table = match self.pipeline.as_deref().and_then(name::file) {
+            Some(file) => of_file(&store, file).await?,
             None => of_names(&store, self.pipeline.as_deref()).await?,
         };
         table.print(self.json)
@@ -78,29 +75,20 @@ async fn of_file(store: &Store, file: &Path) -> Result<Table> {
 
 /// Everything with a name, in the order in which it was made.
 async fn of_names(store: &Store, pipeline: Option<&str>) -> Result<Table> {
-    let names = store.names().await?;
-    if let Some(wanted) = pipeline.filter(|wanted| names.iter().all(|(name, _)| name != wanted)) {
-        let mut known: Vec<_> = names.iter().map(|(name, _)| name.as_str()).collect();
-        known.dedup();
-        return Err(Error::usage(format!(
-            "no run of a pipeline `{wanted}`{}",
-            hint(wanted, known)
-        )));
-    }
-    let wanted = names.iter().filter(|(name, _)| pipeline.is_none_or(|pipeline| pipeline == name));
-    let mut found = try_join_all(wanted.map(|(pipeline, stage)| async move {
-        let Some(id) = store.get_ref(pipeline, stage).await? else { return Ok(None) };
+    let names = name::of_pipeline(store, pipeline).await?;
+    let mut found = try_join_all(names.into_iter().map(|(pipeline, stage, id)| async move {
         let artifact = Artifact::open(store, &id).await?;
-        Ok::<_, Error>(Some((pipeline, stage, id, artifact.map(|artifact| artifact.manifest))))
+        Ok::<_, Error>((pipeline, stage, id, artifact.map(|artifact| artifact.manifest)))
     }))
     .await?;
-    found.sort_by_key(|entry| {
-        entry.as_ref().map(|(pipeline, _, _, manifest)| {
-            (*pipeline, manifest.as_ref().map(|manifest| manifest.producer.started))
-        })
+    found.sort_by(|a, b| {
+        let key = |(pipeline, _, _, manifest): &(String, _, _, Option<Manifest>)| {
+            (pipeline.clone(), manifest.as_ref().map(|manifest| manifest.producer.started))
+        };
+        key(a).cmp(&key(b))
     });
     let mut table = Table::new(COLUMNS);
-    for (pipeline, stage, id, manifest) in found.iter().flatten() {
+    for (pipeline, stage, id, manifest) in &found {
         let state = if manifest.is_some() { "committed" } else { "gone" };
         push(&mut table, pipeline, stage, state, id.short(), manifest.as_ref());
     }

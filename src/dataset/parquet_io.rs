@@ -84,8 +84,8 @@ fn open(bytes: Bytes, name: &str) -> Result<ParquetRecordBatchReaderBuilder<Byte
     Ok(builder.with_batch_size(batch_rows(widest)))
 }
 
-/// The rows of one Parquet file as batches. With a `schema`, columns that it lacks are an error
-/// and further ones are left out.
+/// The rows of one Parquet file as batches. With a `schema`, columns that it lacks are an error,
+/// nullable ones aside, and further ones are left out.
 ///
 /// # Errors
 /// `Data` for a file that is no Parquet or lacks a column.
@@ -105,7 +105,11 @@ fn read(bytes: Bytes, dataset: &str, schema: Option<&SchemaRef>) -> Result<Vec<R
     let found = builder.schema().clone();
     let reader = builder.build().map_err(|e| unreadable(&e))?;
     let columns = schema
-        .map(|schema| schema.fields().iter().map(|f| position(&found, dataset, f.name())).collect())
+        .map(|schema| {
+            let fields = schema.fields().iter();
+            let needed = fields.filter(|f| !f.is_nullable() || found.index_of(f.name()).is_ok());
+            needed.map(|f| position(&found, dataset, f.name())).collect()
+        })
         .transpose()?
         .unwrap_or_else(|| (0..found.fields().len()).collect::<Vec<_>>());
     let mut taken = 0;

@@ -7,6 +7,7 @@ use datafusion::arrow::array::{
     StringArray, UInt32Array, UInt64Array,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{
     DataType, Field, Float32Type, Float64Type, SchemaRef, UInt32Type, UInt64Type,
 };
@@ -14,7 +15,8 @@ use datafusion::arrow::datatypes::{
 use crate::{Error, Result};
 
 /// A dataset's row: a struct declared by [`dataset!`](macro@crate::dataset) with a named, versioned
-/// schema. No column is nullable.
+/// schema. Only columns of an `Option` are nullable; they may also be missing, as those are that a
+/// later version of the schema added.
 pub trait Row: Sized + Clone + Send + Sync + 'static {
     const NAME: &'static str;
     const VERSION: u32;
@@ -33,6 +35,36 @@ pub trait Column: Sized {
         Self: 'a;
     /// The values, `None` when the array has another type.
     fn values(array: &dyn Array) -> Option<Vec<Self>>;
+    /// The null of a nullable column; without one it takes no nulls.
+    fn null() -> Option<Self> {
+        None
+    }
+}
+
+impl<T: Column> Column for Option<T> {
+    fn data_type() -> DataType {
+        T::data_type()
+    }
+    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef
+    where
+        Self: 'a,
+    {
+        let (mut present, mut places) = (Vec::new(), Vec::new());
+        for value in values {
+            places.push(value.as_ref().map(|_| present.len() as u32));
+            present.extend(value);
+        }
+        let present = T::array(present.into_iter());
+        // Only places that are out of range could fail.
+        take(&present, &UInt32Array::from(places), None).unwrap_or(present)
+    }
+    fn values(array: &dyn Array) -> Option<Vec<Self>> {
+        let values = T::values(array)?.into_iter().enumerate();
+        Some(values.map(|(i, value)| array.is_valid(i).then_some(value)).collect())
+    }
+    fn null() -> Option<Self> {
+        Some(None)
+    }
 }
 
 macro_rules! primitive {
@@ -108,14 +140,18 @@ impl Column for String {
     }
 }
 
-/// The values of column `name`, which must have type `T` and no nulls.
+/// The values of column `name`, which must have type `T`; without nulls, and there, unless `T` is
+/// nullable.
 #[doc(hidden)]
 pub fn read_column<T: Column>(batch: &RecordBatch, dataset: &str, name: &str) -> Result<Vec<T>> {
-    let array = batch.column_by_name(name).ok_or_else(|| {
-        let has: Vec<_> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
-        Error::data(format!("`{dataset}` needs a column `{name}`; found {}", has.join(", ")))
-    })?;
-    if array.null_count() > 0 {
+    let Some(array) = batch.column_by_name(name) else {
+        let nulls: Option<Vec<T>> = (0..batch.num_rows()).map(|_| T::null()).collect();
+        return nulls.filter(|_| T::null().is_some()).ok_or_else(|| {
+            let has: Vec<_> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+            Error::data(format!("`{dataset}` needs a column `{name}`; found {}", has.join(", ")))
+        });
+    };
+    if T::null().is_none() && array.null_count() > 0 {
         return Err(Error::data(format!("`{dataset}`: column `{name}` has null values")));
     }
     T::values(array.as_ref()).ok_or_else(|| {
@@ -149,7 +185,7 @@ macro_rules! dataset {
                     $(Field::new(
                         stringify!($field),
                         <$type as $crate::dataset::Column>::data_type(),
-                        false,
+                        <$type as $crate::dataset::Column>::null().is_some(),
                     )),*
                 ]))
             }

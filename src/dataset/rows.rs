@@ -1,4 +1,5 @@
-//! The published row types. A change of any column needs a new version and a new golden.
+//! The published row types. A change of any column needs a new version and a new golden. A column
+//! that is added is an `Option`: what older versions wrote reads as null.
 
 use crate::dataset;
 
@@ -50,7 +51,7 @@ dataset! {
 
 dataset! {
     /// One sampled response.
-    "rollouts" v 1 struct Rollout {
+    "rollouts" v 2 struct Rollout {
         task_id: String,
         family: String,
         level: u32,
@@ -64,11 +65,15 @@ dataset! {
         response: String,
         /// Response token ids, the end token included when it was drawn.
         tokens: Vec<u32>,
-        /// Log-probability of each token under the sampling distribution.
+        /// Log-probability of each token under the distribution it was drawn from: temperature and
+        /// cuts applied. Empty where a server does not give it.
         logprobs: Vec<f32>,
-        /// `end` or `length`.
+        /// `end`, `text` (a stop text) or `length`.
         stop: String,
         temperature: f32,
+        /// Log-probability of each token under the model: at temperature 1, without cuts. Null where
+        /// a server does not give it, and in version 1.
+        model_logprobs: Option<Vec<f32>>,
     }
 }
 
@@ -101,6 +106,7 @@ dataset! {
     "metrics" v 1 struct Metric {
         /// Optimizer step (sft) or RL iteration, from 1.
         step: u32,
+        /// 0: of the whole step; else of what it drew at this level.
         level: u32,
         /// `reward`, `accuracy`, `kl`, `entropy`, `length`, `loss`, `grad_norm`, …
         name: String,

@@ -98,11 +98,12 @@ prop_compose! {
         (level, sample, step) in any::<(u32, u32, u32)>(),
         tokens in prop::collection::vec(any::<u32>(), 0..20),
         logprobs in prop::collection::vec(-50f32..0f32, 0..20),
+        model_logprobs in prop::option::of(prop::collection::vec(-50f32..0f32, 0..20)),
         temperature in 0f32..2f32,
     ) -> Rollout {
         Rollout {
             task_id, family, level, sample, step, policy, prompt, response, tokens, logprobs, stop,
-            temperature,
+            temperature, model_logprobs,
         }
     }
 }
@@ -155,6 +156,20 @@ fn a_missing_column_is_named() {
     let further = Score::encode(&[]).unwrap();
     let error = decode_parquet::<Metric>(parquet(&further)).unwrap_err();
     assert!(error.to_string().contains("needs a column `step`"), "{error}");
+}
+
+#[test]
+fn a_column_that_a_later_version_added_reads_as_null() {
+    let new = Rollout { model_logprobs: Some(vec![-1.0]), ..Rollout::default() };
+    let batch = Rollout::encode(&[new.clone(), new]).unwrap();
+    let place = batch.schema().index_of("model_logprobs").unwrap();
+    let columns: Vec<_> = (0..batch.num_columns()).filter(|&i| i != place).collect();
+    let old = batch.project(&columns).unwrap();
+    let published = std::fs::read(folder().join("rollouts.v1.json")).unwrap();
+    let published: Value = serde_json::from_slice(&published).unwrap();
+    assert_eq!(golden("rollouts", 1, &old.schema()), published);
+    let rows: Vec<Rollout> = decode_parquet(parquet(&old)).unwrap();
+    assert_eq!(rows, [Rollout::default(), Rollout::default()]);
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! How tokens are drawn, for a model of ours and for a server.
+//! How tokens are drawn, for a model of ours and for a server, and within how much memory.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, de};
 
 /// Temperature first, then the cuts in this order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,4 +33,17 @@ impl Cuts {
         let Self { temperature, top_k, top_p, min_p } = self;
         crate::model::Sampling { temperature, top_k, top_p, min_p, ..Default::default() }
     }
+}
+
+/// What `cache_bytes` is when it is absent: 2 GiB.
+pub(super) fn cache_bytes() -> usize {
+    2 << 30
+}
+
+/// A number of bytes, or a text with a unit.
+pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let size = ByteSize::deserialize(from).ok().map(|size| size.as_u64());
+    size.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+        de::Error::custom("`cache_bytes` is a number of bytes, or a text such as 512MiB or 2GB")
+    })
 }

@@ -44,6 +44,10 @@ pub(super) struct Spec {
     /// What the model computes in.
     #[serde(default)]
     pub precision: super::rl::Precision,
+    /// Most memory for keys and values while sampling, in bytes or such as `512MiB`. Responses wait
+    /// until theirs fit.
+    #[serde(default = "super::cuts::cache_bytes", deserialize_with = "super::cuts::bytes")]
+    pub cache_bytes: usize,
     /// Ask a server in place of loading the checkpoint's weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSpec>,
@@ -163,7 +167,7 @@ impl Job for Evaluate {
         "evaluate"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[

@@ -142,6 +142,9 @@ fn check_columns<R: Row>(found: &SchemaRef) -> Result<()> {
     let wanted = R::schema();
     for field in wanted.fields() {
         let Ok(given) = found.field_with_name(field.name()) else {
+            if field.is_nullable() {
+                continue;
+            }
             return Err(Error::usage(format!(
                 "sql: the query gives no column `{}`, which `{}` has; it gives {}",
                 field.name(),
@@ -186,13 +189,12 @@ fn conform<R: Row>(planned: &SchemaRef, found: &[RecordBatch]) -> Result<RecordB
     let schema = found.first().map_or_else(|| planned.clone(), RecordBatch::schema);
     let all = concat_batches(&schema, found).map_err(|e| failed(&e))?;
     let strict = CastOptions { safe: false, ..CastOptions::default() };
+    // What `check_columns` let be missing reads as null.
     let columns = R::schema()
         .fields()
         .iter()
-        .map(|field| {
-            let column = all
-                .column_by_name(field.name())
-                .ok_or_else(|| Error::defect(format!("the column `{}` is gone", field.name())))?;
+        .filter_map(|field| Some((field, all.column_by_name(field.name())?)))
+        .map(|(field, column)| {
             let column = cast_with_options(column, field.data_type(), &strict)
                 .map_err(|e| failed(&format!("column `{}`: {e}", field.name())))?;
             Ok((field.name().clone(), column, true))

@@ -37,6 +37,9 @@ use crate::{Error, Result};
 /// Rows in one part of a dataset. Parts are the unit of sharding, so their size is fixed.
 const PART_ROWS: usize = 4096;
 
+/// In the checkpoints of a training run: its metrics so far, as it commits them at its end.
+pub const METRICS: &str = "metrics.parquet";
+
 /// Runs an expression that needs libtorch, or says that this build has none.
 macro_rules! with_torch {
     ($context:ident, $run:expr) => {{

@@ -32,6 +32,10 @@ pub(super) struct Spec {
     /// How token losses become one number.
     #[serde(default)]
     pub aggregation: Aggregation,
+    /// Most memory for keys and values while sampling, in bytes or such as `512MiB`. Responses wait
+    /// until theirs fit.
+    #[serde(default = "super::cuts::cache_bytes", deserialize_with = "super::cuts::bytes")]
+    pub cache_bytes: usize,
     /// Optimizer steps on each iteration's responses.
     #[serde(default = "one_update")]
     pub updates: usize,
@@ -73,6 +77,10 @@ pub(super) struct Spec {
     /// What weights and activations are in; with bf16 the optimizer keeps f32 masters.
     #[serde(default)]
     pub precision: Precision,
+    /// What the policy samples in; `precision` when absent. A copy of the policy samples where it is
+    /// another one.
+    #[serde(default)]
+    pub sampler_precision: Option<Precision>,
     /// Learn low-rank adapters beside the blocks' matrices, and merge them into the weights at the
     /// end; all other weights stay as they are.
     #[serde(default)]
@@ -243,7 +251,7 @@ impl Job for Rl {
         "rl"
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn ports(&self) -> &'static [Port] {
         &[
@@ -257,6 +265,12 @@ impl Job for Rl {
     }
 
     fn resolve(&self, raw: &Value) -> Result<Value> {
+        if let Some(cut) = ["top_k", "top_p", "min_p"].iter().find(|cut| raw.get(cut).is_some()) {
+            return Err(Error::usage(format!(
+                "`{cut}`: the policy gradient is that of the whole distribution, so rl cuts nothing \
+                 off; rollout and evaluate can"
+            )));
+        }
         let spec: Spec = parse(raw)?;
         for (name, value) in [
             ("prompts", spec.prompts),

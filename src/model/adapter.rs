@@ -67,6 +67,20 @@ pub(super) fn adapted(out: Tensor, x: &Tensor, adapter: Option<&Adapter>) -> Res
 }
 
 impl Adapters {
+    /// The adapters with `f` of each tensor.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let one = |adapter: &Adapter| -> Result<Adapter> {
+            let Adapter { down, up, scale } = adapter;
+            Ok(Adapter { down: f(down)?, up: f(up)?, scale: *scale })
+        };
+        Ok(Self {
+            qkv: one(&self.qkv)?,
+            output: one(&self.output)?,
+            gate_up: one(&self.gate_up)?,
+            down: one(&self.down)?,
+        })
+    }
+
     fn named(&self) -> [(&'static str, &Adapter); 4] {
         [
             ("self_attn.qkv_proj.weight", &self.qkv),
@@ -201,6 +215,11 @@ mod tests {
         }
         assert_eq!(model.weights(Dtype::F32).unwrap(), weights);
         assert!(far(&hidden(&model), &before) > 0.01);
+        let copy = model.copy(Precision::F32).unwrap();
+        let seen = hidden(&model);
+        assert_eq!(hidden(&copy), seen);
+        step(&model, &mut optimizer);
+        assert!(hidden(&copy) == seen && hidden(&model) != seen);
         let merged = model.merged(optimizer.masters().unwrap()).unwrap();
         let merged = model.by_checkpoint_name(merged, Dtype::F32).unwrap();
         let plain =

@@ -40,8 +40,6 @@ pub struct MicroBatch {
     positions: Tensor,
     /// (N) those next tokens.
     pub targets: Tensor,
-    /// (N) row of each token, 0..B.
-    row_of_token: Tensor,
 }
 
 /// Cuts `rows` of a batch into micro-batches of at most `budget` tokens, or of one sequence that
@@ -73,15 +71,14 @@ pub fn micro_batches(
 
 impl MicroBatch {
     fn new(sequences: &[Sequence], rows: Vec<usize>, device: Device) -> Result<Self> {
-        let (mut positions, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut positions, mut targets) = (Vec::new(), Vec::new());
         let mut fed = Vec::with_capacity(rows.len());
         let mut start = 0;
-        for (b, &row) in rows.iter().enumerate() {
+        for &row in &rows {
             let Sequence { prompt, response } = &sequences[row];
             for (i, &target) in response.iter().enumerate() {
                 positions.push((start + prompt.len() + i) as i64 - 1);
                 targets.push(i64::from(target));
-                owners.push(b as i64);
             }
             fed.push(sequences[row].fed());
             start += sequences[row].len();
@@ -92,7 +89,6 @@ impl MicroBatch {
             packed: Packed::new(&fed, device)?,
             positions: tensor(&positions)?,
             targets: tensor(&targets)?,
-            row_of_token: tensor(&owners)?,
             rows,
             lengths,
         })
@@ -181,11 +177,16 @@ impl MicroBatch {
         Ok(())
     }
 
-    /// `values`, one per sequence of the whole batch, spread over these tokens: (N) f32.
+    /// `values`, one per sequence of the whole batch, spread over these tokens: N.
+    pub fn spread<T: Copy>(&self, values: &[T]) -> Vec<T> {
+        let own = self.rows.iter().zip(&self.lengths);
+        own.flat_map(|(&row, &length)| std::iter::repeat_n(values[row], length)).collect()
+    }
+
+    /// The same as a tensor: (N) f32.
     pub fn per_token(&self, values: &[f64]) -> Result<Tensor> {
-        let own: Vec<f32> = self.rows.iter().map(|&row| values[row] as f32).collect();
-        let own = upload(Tensor::f_from_slice(&own)?, self.targets.device())?;
-        Ok(own.f_index_select(0, &self.row_of_token)?)
+        let own: Vec<f32> = self.spread(values).into_iter().map(|value| value as f32).collect();
+        upload(Tensor::f_from_slice(&own)?, self.targets.device())
     }
 }
 

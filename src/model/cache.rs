@@ -111,7 +111,7 @@ impl Size {
         if size.rows == 0 {
             return Err(Error::usage(format!(
                 "cache_bytes {budget}: a prompt of {longest} tokens with a response of {limit} \
-                 takes {}",
+                 does not fit; the least that would do is {}",
                 (longest + capacity) * token
             )));
         }

@@ -14,10 +14,11 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Drawn {
     pub id: u32,
-    /// Under softmax(logits / temperature).
+    /// Under the distribution that it was drawn from: softmax(logits / temperature) after the cuts,
+    /// normalised.
     pub logprob: f32,
-    /// Under the distribution that it was drawn from: after the cuts, normalised.
-    pub draw_logprob: f32,
+    /// Under softmax(logits).
+    pub model_logprob: f32,
 }
 
 /// One token for each row of `logits` (R, V), at the numbers `uniforms` in [0, 1), (R), which is here.
@@ -29,22 +30,29 @@ pub(super) fn draw(logits: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Re
     }
 }
 
-/// The same without waiting for the logits' device: id, logprob and draw_logprob of each row (R, 3),
-/// f64, see [`read`].
+/// The same without waiting for the logits' device: id, logprob and model_logprob of each row (R,
+/// 3), f64, see [`read`].
 pub(super) fn draw_there(logits: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Tensor> {
     let uniforms = gpu::upload(Tensor::f_from_slice(uniforms)?, logits.device())?;
     on_device(&logprobs(logits, sampling)?, &uniforms, sampling)
 }
 
-/// Under softmax(logits / temperature); greedy: at temperature 1.
-fn logprobs(logits: &Tensor, sampling: &Sampling) -> Result<Tensor> {
+/// Log-softmax of the logits, (R, V) each.
+struct LogProbs {
+    model: Tensor,
+    /// Divided by the temperature; greedy: as the model's.
+    tempered: Tensor,
+}
+
+fn logprobs(logits: &Tensor, sampling: &Sampling) -> Result<LogProbs> {
     let temperature = sampling.temperature;
     let logits = logits.f_to_kind(Kind::Float)?;
-    let logits = match temperature == 0.0 || temperature == 1.0 {
-        true => logits,
-        false => logits.f_div_scalar(temperature)?,
+    let model = logits.f_log_softmax(-1, None)?;
+    let tempered = match temperature == 0.0 || temperature == 1.0 {
+        true => model.shallow_clone(),
+        false => logits.f_div_scalar(temperature)?.f_log_softmax(-1, None)?,
     };
-    Ok(logits.f_log_softmax(-1, None)?)
+    Ok(LogProbs { model, tempered })
 }
 
 /// What [`draw_there`] gave, on the host by now.
@@ -53,23 +61,28 @@ pub(super) fn read(drawn: &Tensor) -> Result<Vec<Drawn>> {
     drawn.f_contiguous()?.f_copy_data(&mut numbers, drawn.numel())?;
     let rows = numbers.chunks_exact(3);
     Ok(rows
-        .map(|row| Drawn { id: row[0] as u32, logprob: row[1] as f32, draw_logprob: row[2] as f32 })
+        .map(|row| Drawn {
+            id: row[0] as u32,
+            logprob: row[1] as f32,
+            model_logprob: row[2] as f32,
+        })
         .collect())
 }
 
 /// By libtorch, with `uniforms` (R): nothing is copied to the host or waited for -> (R, 3).
-fn on_device(logp: &Tensor, uniforms: &Tensor, sampling: &Sampling) -> Result<Tensor> {
+fn on_device(logp: &LogProbs, uniforms: &Tensor, sampling: &Sampling) -> Result<Tensor> {
+    let LogProbs { model, tempered: logp } = logp;
     if sampling.temperature == 0.0 {
-        let (best, ids) = logp.f_max_dim(-1, true)?;
+        let (best, ids) = model.f_max_dim(-1, true)?;
         // Greedy is certain.
-        return columns([&ids, &best, &best.f_zeros_like()?]);
+        return columns([&ids, &best.f_zeros_like()?, &best]);
     }
+    let of = |logp: &Tensor, ids: &Tensor| logp.f_gather(-1, ids, false);
     let p = logp.f_exp()?;
     let vocabulary = p.size2()?.1;
     if !sampling.cuts() {
         let ids = invert(&p, uniforms)?.0;
-        let logprobs = logp.f_gather(-1, &ids, false)?;
-        return columns([&ids, &logprobs, &logprobs]);
+        return columns([&ids, &of(logp, &ids)?, &of(model, &ids)?]);
     }
     let top_k = Some(sampling.top_k as i64).filter(|k| (1..vocabulary).contains(k));
     let (sorted, order) = match top_k {
@@ -92,9 +105,8 @@ fn on_device(logp: &Tensor, uniforms: &Tensor, sampling: &Sampling) -> Result<Te
     }
     let (places, total) = invert(&sorted.f_mul(&keep.f_to_kind(Kind::Float)?)?, uniforms)?;
     let ids = order.f_gather(-1, &places, false)?;
-    let logprobs = logp.f_gather(-1, &ids, false)?;
-    let drawn = logprobs.f_to_kind(Kind::Double)?.f_sub(&total.f_log()?)?;
-    columns([&ids, &logprobs, &drawn])
+    let drawn = of(logp, &ids)?.f_to_kind(Kind::Double)?.f_sub(&total.f_log()?)?;
+    columns([&ids, &drawn, &of(model, &ids)?])
 }
 
 /// The inverse of the cumulative distribution of `weights` (R, V), not normalised, at `uniforms`
@@ -135,15 +147,16 @@ fn columns(columns: [&Tensor; 3]) -> Result<Tensor> {
 }
 
 /// The same row by row: without the (R, V) sums in f64, and sorting only what a cut may leave.
-fn on_host(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
-    let p = logp.f_exp()?.f_contiguous()?;
-    let (logp, vocabulary) = (logp.f_contiguous()?, p.size2()?.1 as usize);
-    let (logp, p) = (slice::<f32>(&logp)?, slice::<f32>(&p)?);
+fn on_host(logp: &LogProbs, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<Drawn>> {
+    let p = logp.tempered.f_exp()?.f_contiguous()?;
+    let (model, logp, vocabulary) =
+        (logp.model.f_contiguous()?, logp.tempered.f_contiguous()?, p.size2()?.1 as usize);
+    let (model, logp, p) = (slice::<f32>(&model)?, slice::<f32>(&logp)?, slice::<f32>(&p)?);
     let mut drawn = vec![Drawn::default(); uniforms.len()];
     let places = Parts::new(&mut drawn);
     share(uniforms.len(), threads::available(), |row| {
         let of_row = row * vocabulary..(row + 1) * vocabulary;
-        let (p, logp) = (&p[of_row.clone()], &logp[of_row]);
+        let p = &p[of_row.clone()];
         let (id, total) = if sampling.cuts() {
             let kept = kept(p, sampling);
             let (place, total) = inverse(kept.iter().map(|&(p, _)| p), uniforms[row]);
@@ -151,14 +164,14 @@ fn on_host(logp: &Tensor, uniforms: &[f64], sampling: &Sampling) -> Result<Vec<D
         } else {
             (inverse(p.iter().copied(), uniforms[row]).0, None)
         };
-        let logprob = logp.get(id).copied().unwrap_or(f32::NAN);
-        let draw_logprob = match total {
-            Some(total) => (f64::from(logprob) - total.ln()) as f32,
-            None => logprob,
+        let of = |logp: &[f32]| logp[of_row.clone()].get(id).copied().unwrap_or(f32::NAN);
+        let logprob = match total {
+            Some(total) => (f64::from(of(logp)) - total.ln()) as f32,
+            None => of(logp),
         };
         // SAFETY: each row is drawn once.
         for place in unsafe { places.part(row, 1) } {
-            *place = Drawn { id: id as u32, logprob, draw_logprob };
+            *place = Drawn { id: id as u32, logprob, model_logprob: of(model) };
         }
     });
     Ok(drawn)
@@ -222,7 +235,7 @@ mod tests {
     fn host_and_device_draw_the_same() {
         let mut stream = Stream::new(3, "draw", 0);
         let logits: Vec<f32> = (0..40 * 500).map(|_| 2.0 * stream.normal() as f32).collect();
-        let logp = Tensor::from_slice(&logits).view([40, 500]).log_softmax(-1, None);
+        let logits = Tensor::from_slice(&logits).view([40, 500]);
         let uniforms: Vec<f64> = (0..40).map(|_| stream.uniform()).collect();
         for (top_k, top_p, min_p) in [
             (0, 1.0, 0.0),
@@ -236,13 +249,14 @@ mod tests {
             (700, 0.5, 0.0),
         ] {
             let sampling =
-                Sampling { temperature: 1.0, top_k, top_p, min_p, ..Sampling::default() };
+                Sampling { temperature: 0.7, top_k, top_p, min_p, ..Sampling::default() };
+            let logp = logprobs(&logits, &sampling).unwrap();
             let host = on_host(&logp, &uniforms, &sampling).unwrap();
             let on_device = on_device(&logp, &Tensor::from_slice(&uniforms), &sampling).unwrap();
             let device = read(&on_device).unwrap();
             for (host, device) in host.iter().zip(&device) {
-                assert_eq!((host.id, host.logprob), (device.id, device.logprob));
-                assert!((host.draw_logprob - device.draw_logprob).abs() < 1e-6);
+                assert_eq!((host.id, host.model_logprob), (device.id, device.model_logprob));
+                assert!((host.logprob - device.logprob).abs() < 1e-6);
             }
         }
     }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// Log-probabilities of `targets` (N) under softmax(`logits` (N, V) / `temperature`) -> (N).
 pub fn token_logprobs(logits: &Tensor, targets: &Tensor, temperature: f64) -> Result<Tensor> {
@@ -137,17 +137,5 @@ impl Aggregation {
             Self::SeqMeanTokenSumNorm(constant) => 1.0 / (sequences * constant),
         };
         lengths.iter().map(weight).collect()
-    }
-
-    /// The aggregate of `losses` (N), where `sequence` (N), i64, says which of `sequences`
-    /// sequences each belongs to -> ().
-    pub fn aggregate(self, losses: &Tensor, sequence: &Tensor, sequences: i64) -> Result<Tensor> {
-        let counts = sequence.f_bincount(None::<&Tensor>, sequences)?;
-        let counts: Vec<i64> = Vec::try_from(counts).map_err(Error::from)?;
-        let lengths: Vec<usize> = counts.into_iter().map(|n| n.max(0) as usize).collect();
-        let weights = Tensor::f_from_slice(&self.weights(&lengths))?
-            .f_to_kind(Kind::Float)?
-            .f_to_device(losses.device())?;
-        Ok(losses.f_dot(&weights.f_index_select(0, sequence)?)?)
     }
 }

@@ -30,8 +30,8 @@ pub use batch::{MicroBatch, Sequence, micro_batches};
 pub use device::{device, set_threads};
 pub use gpu::{Memory, memory, reset_peak};
 pub use gradients::Gradients;
-pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, sample};
-pub use transformer::{Precision, Transformer};
+pub use sampler::{SampleRequest, Sampled, Sampling, Stop, Stops, check_cache, sample};
+pub use transformer::{Precision, Transformer, to_host};
 
 use crate::Error;
 

@@ -99,6 +99,20 @@ impl Transformer {
         })
     }
 
+    /// The model as it is now, in `precision`: training goes on without the copy.
+    pub fn copy(&self, precision: Precision) -> Result<Self> {
+        let put = |tensor: &Tensor| -> Result<Tensor> {
+            Ok(tensor.f_detach()?.f_to_dtype(precision.kind(), false, true)?)
+        };
+        Ok(Self {
+            config: self.config.clone(),
+            embedding: put(&self.embedding)?,
+            blocks: self.blocks.iter().map(|block| block.map(put)).collect::<Result<_>>()?,
+            norm: put(&self.norm)?,
+            head: self.head.as_ref().map(put).transpose()?,
+        })
+    }
+
     /// The parameters by name, sorted. Handles to the model's own tensors: writing into one changes
     /// the model. Names are those of the checkpoint, except the joint `qkv_proj` and
     /// `gate_up_proj`.

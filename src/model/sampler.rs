@@ -106,16 +106,16 @@ pub enum Stop {
 pub struct Sampled {
     /// With the stop id, or the token that completed a stop text.
     pub tokens: Vec<u32>,
-    /// Of each token under the model: softmax(logits / temperature), before the cuts, so that they
-    /// compare with the trainer's. Greedy: at temperature 1.
+    /// Of each token under the distribution it was drawn from: softmax(logits / temperature) after
+    /// the cuts. Without cuts that is what the trainer computes. Greedy: 0.
     pub logprobs: Vec<f32>,
-    /// Of each token under the distribution it was drawn from, after the cuts. Greedy: 0.
-    pub draw_logprobs: Vec<f32>,
+    /// Of each token under the model, softmax(logits).
+    pub model_logprobs: Vec<f32>,
     pub stop: Stop,
 }
 
 const EMPTY: Sampled =
-    Sampled { tokens: vec![], logprobs: vec![], draw_logprobs: vec![], stop: Stop::Length };
+    Sampled { tokens: vec![], logprobs: vec![], model_logprobs: vec![], stop: Stop::Length };
 
 /// Draws a response to each request, in the order of the requests. Consecutive requests with the
 /// same prompt share its computation. Equal slices give bitwise equal responses on the CPU.
@@ -133,6 +133,30 @@ pub fn sample(
     let mut batch = Batch::new(model, requests, sampling, model.device().is_cuda())?;
     while batch.step(stops)? {}
     Ok(batch.responses)
+}
+
+/// Whether `cache_bytes` has room for a response to each of some prompts of so many tokens, one at a
+/// time. With less, [`sample`] fails as soon as it meets the longest.
+///
+/// # Errors
+/// `Usage` names the least that would do.
+pub fn check_cache(model: &Transformer, prompts: &[usize], sampling: &Sampling) -> Result<()> {
+    let (longest, limit) = bounds(model, prompts.iter().copied(), sampling);
+    let on_device = model.device().is_cuda();
+    Size::new(model, &[(longest, false)], limit, sampling.cache_bytes, on_device).map(drop)
+}
+
+/// The most tokens of a prompt, and of a response to one.
+fn bounds(
+    model: &Transformer,
+    prompts: impl Iterator<Item = usize>,
+    sampling: &Sampling,
+) -> (usize, usize) {
+    let last = model.config.max_position_embeddings;
+    prompts.fold((0, 0), |(longest, limit), length| {
+        let room = sampling.max_new_tokens.min(last.saturating_sub(length));
+        (longest.max(length), limit.max(room))
+    })
 }
 
 /// Requests on their way.
@@ -196,11 +220,9 @@ impl<'a> Batch<'a> {
             .enumerate()
             .map(|(i, &r)| (requests[r].prompt.len(), shares(i)))
             .collect();
-        let last = model.config.max_position_embeddings;
-        let limits = lengths.iter().map(|&(length, _)| sampling.max_new_tokens.min(last - length));
-        let limit = limits.max().unwrap_or(0);
+        let (longest, limit) = bounds(model, lengths.iter().map(|&(length, _)| length), sampling);
         let size = Size::new(model, &lengths, limit, sampling.cache_bytes, on_device)?;
-        let longest = lengths.first().map_or(0, |&(length, _)| length);
+        let last = model.config.max_position_embeddings;
         let cache = Cache::new(model, size, (longest + limit).min(last))?;
         Ok(Self {
             model,
@@ -352,7 +374,7 @@ impl<'a> Batch<'a> {
             if self.ended[request] {
                 continue;
             }
-            if !drawn.logprob.is_finite() {
+            if !drawn.model_logprob.is_finite() {
                 return Err(Error::data(
                     "the model's logits are not finite: its weights hold NaN or infinity",
                 ));
@@ -360,7 +382,7 @@ impl<'a> Batch<'a> {
             let response = &mut self.responses[request];
             response.tokens.push(drawn.id);
             response.logprobs.push(drawn.logprob);
-            response.draw_logprobs.push(drawn.draw_logprob);
+            response.model_logprobs.push(drawn.model_logprob);
             response.stop = if stops.ids.contains(&drawn.id) {
                 Stop::End
             } else if stops.end_of_text(&response.tokens)? {

@@ -88,17 +88,26 @@ fn losses_are_those_of_the_formulas() {
     let bounded = policy_loss(&new, &old, &advantages, Some(&weights), dual).unwrap();
     close(bounded, &f["policy_dual"]);
 
-    let lengths: Vec<i64> = serde_json::from_value(f["lengths"].clone()).unwrap();
-    let sequence: Vec<i64> =
-        (0..).zip(&lengths).flat_map(|(s, &n)| std::iter::repeat_n(s, n as usize)).collect();
-    let sequence = Tensor::from_slice(&sequence);
+    let lengths: Vec<usize> = serde_json::from_value(f["lengths"].clone()).unwrap();
+    let sequence = |&n: &usize| Sequence { prompt: vec![1], response: vec![2; n] };
+    let sequences: Vec<Sequence> = lengths.iter().map(sequence).collect();
+    let mut rest = to_host(&token).unwrap();
+    let losses: Vec<Vec<f32>> = lengths.iter().map(|&n| rest.drain(..n).collect()).collect();
     for (how, name) in [
         (Aggregation::TokenMean, "token_mean"),
         (Aggregation::SeqMeanTokenMean, "seq_mean_token_mean"),
         (Aggregation::SeqMeanTokenSumNorm(10.0), "seq_mean_token_sum_norm_10"),
     ] {
-        let ours = how.aggregate(&token, &sequence, 3).unwrap();
-        close(ours.view(1), &json!([f[name]]));
+        let weights = how.weights(&lengths);
+        for budget in [1, 100] {
+            let parts = micro_batches(&sequences, &[0, 1, 2], budget, Device::Cpu).unwrap();
+            let part = |micro: &MicroBatch| {
+                let losses = micro.gather(&losses).unwrap() * micro.per_token(&weights).unwrap();
+                losses.sum(Kind::Float).view(1)
+            };
+            let parts: Vec<Tensor> = parts.iter().map(part).collect();
+            close(Tensor::cat(&parts, 0).sum_dim_intlist(0i64, true, None), &json!([f[name]]));
+        }
     }
     close(token, &f["policy"]);
 }

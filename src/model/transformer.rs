@@ -56,6 +56,30 @@ pub(super) struct Block {
     pub adapters: Option<Adapters>,
 }
 
+impl Block {
+    /// The block with `f` of each tensor.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor> + Copy) -> Result<Self> {
+        let some = |tensor: &Option<Tensor>| tensor.as_ref().map(f).transpose();
+        Ok(Self {
+            input_norm: f(&self.input_norm)?,
+            qkv: f(&self.qkv)?,
+            qkv_bias: some(&self.qkv_bias)?,
+            qk_norm: match &self.qk_norm {
+                Some([q, k]) => Some([f(q)?, f(k)?]),
+                None => None,
+            },
+            output: f(&self.output)?,
+            output_bias: some(&self.output_bias)?,
+            mlp_norm: f(&self.mlp_norm)?,
+            gate_up: f(&self.gate_up)?,
+            gate_up_bias: some(&self.gate_up_bias)?,
+            down: f(&self.down)?,
+            down_bias: some(&self.down_bias)?,
+            adapters: self.adapters.as_ref().map(|adapters| adapters.map(f)).transpose()?,
+        })
+    }
+}
+
 /// A language model on a device.
 pub struct Transformer {
     pub config: ModelConfig,
@@ -208,7 +232,7 @@ impl Shape {
 }
 
 /// The tensor's numbers in row-major order.
-pub(super) fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
+pub fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
     let tensor = tensor.f_contiguous()?;
     let mut values = vec![0f32; tensor.numel()];

@@ -3,6 +3,7 @@
 use plotters::prelude::*;
 
 use super::data::TrainingRun;
+use crate::dataset::Metric;
 use crate::{Error, Result};
 
 /// Line colours that keep a contrast of 3 to 1 on both the light and the dark page.
@@ -41,7 +42,8 @@ pub fn figures(runs: &[TrainingRun]) -> Result<Vec<Figure>> {
             .iter()
             .enumerate()
             .map(|(index, run)| {
-                let points = run.metrics.iter().filter(|m| m.name == metric && m.value.is_finite());
+                let whole = |m: &&Metric| m.level == 0 && m.name == metric && m.value.is_finite();
+                let points = run.metrics.iter().filter(whole);
                 (index, points.map(|m| (f64::from(m.step), m.value)).collect::<Vec<_>>())
             })
             .filter(|(_, points)| !points.is_empty())
@@ -126,18 +128,19 @@ fn colour(index: usize) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Metric;
 
     #[test]
     fn a_chart_for_each_metric_and_the_same_bytes_each_time() {
         let metric =
-            |step: u32, name: &str, value| Metric { step, level: 1, name: name.into(), value };
+            |step: u32, name: &str, value| Metric { step, level: 0, name: name.into(), value };
+        let of_level = Metric { level: 1, ..metric(1, "entropy", 1.0) };
         let metrics = (1..40)
             .flat_map(|s| [metric(s, "reward", f64::from(s).sqrt()), metric(s, "kl", f64::NAN)])
+            .chain([of_level])
             .collect();
         let runs = [TrainingRun { name: "a".into(), metrics }];
         let figures = figures(&runs).unwrap();
-        assert_eq!(figures.len(), 1, "a metric without a finite value has no chart");
+        assert_eq!(figures.len(), 1, "no finite value, or one level's: no chart");
         assert_eq!(figures[0].title, "Reward");
         assert!(figures[0].svg.contains("<polyline") && figures[0].svg.contains("currentColor"));
         assert_eq!(super::figures(&runs).unwrap()[0].svg, figures[0].svg);

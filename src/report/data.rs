@@ -120,7 +120,7 @@ impl Source {
 }
 
 /// All rows of dataset `R`; none when the artifact has no such dataset, unless it is `needed`.
-async fn rows<R: Row>(artifact: &Artifact, needed: bool) -> Result<Vec<R>> {
+pub async fn rows<R: Row>(artifact: &Artifact, needed: bool) -> Result<Vec<R>> {
     let manifest = &artifact.manifest;
     let id = manifest.id.short();
     if needed && !manifest.datasets.contains_key(R::NAME) {

@@ -3,6 +3,7 @@
 
 mod curves;
 mod data;
+mod events;
 mod page;
 mod samples;
 mod statistics;
@@ -13,7 +14,8 @@ mod timing;
 #[cfg(test)]
 mod tests;
 
-pub use data::{Comparison, Data, Model, Source, Spec, TrainingRun};
+pub use data::{Comparison, Data, Model, Source, Spec, TrainingRun, rows};
+pub use events::EventFile;
 pub use statistics::{Estimate, bootstrap_difference, bootstrap_mean, oracle, pass_at_k};
 pub use summary::Summary;
 pub use timing::StageTiming;

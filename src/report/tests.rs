@@ -168,6 +168,7 @@ fn full() -> Data {
             logprobs: vec![0.0],
             stop: "end".into(),
             temperature: 1.0,
+            model_logprobs: None,
         });
         data.models[0].verdicts.push(Verdict {
             task_id,
@@ -185,7 +186,7 @@ fn full() -> Data {
         });
     }
     let metric =
-        |step: u32| Metric { step, level: 1, name: "reward".into(), value: f64::from(step).ln() };
+        |step: u32| Metric { step, level: 0, name: "reward".into(), value: f64::from(step).ln() };
     data.runs = vec![TrainingRun { name: "rl <1>".into(), metrics: (1..30).map(metric).collect() }];
     data
 }

@@ -60,6 +60,20 @@ pub struct StepRecord {
     pub state: Vec<ObjectEntry>,
 }
 
+impl Store {
+    /// The state object `path` of the newest checkpoint inside artifact `id`; `None` without one.
+    pub async fn latest_state(&self, id: &ArtifactId, path: &str) -> Result<Option<Bytes>> {
+        let Some(step) = self.steps(id).await?.pop() else { return Ok(None) };
+        let key = Key::Step { id: id.clone(), step };
+        let Some(record) = self.record(&key, parse::<StepRecord>).await? else { return Ok(None) };
+        let path = format!("steps/{step:08}/{path}");
+        let Some(entry) = record.state.iter().find(|entry| entry.path == path) else {
+            return Ok(None);
+        };
+        self.read_entry(id, entry).await.map(Some)
+    }
+}
+
 /// Where a long job continues.
 pub struct Resumed {
     pub step: u64,

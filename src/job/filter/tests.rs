@@ -64,6 +64,7 @@ async fn inputs(store: &Store) -> Inputs {
         logprobs: vec![-0.5; length],
         stop: "end".into(),
         temperature: 1.0,
+        model_logprobs: (sample == 0).then(|| vec![-0.25; length]),
     });
     let verdicts = rows.map(|(task, sample, correct, _)| Verdict {
         task_id: task.into(),
@@ -129,6 +130,8 @@ async fn groups_with_variance_keeps_whole_groups() {
     let names: Vec<_> = found.iter().map(|row| row.response.as_str()).collect();
     assert_eq!(names, ["b0", "b1"]);
     assert_eq!((found[1].tokens.len(), found[1].logprobs[0]), (4, -0.5));
+    assert_eq!(found[0].model_logprobs, Some(vec![-0.25]));
+    assert_eq!(found[1].model_logprobs, None);
 }
 
 #[tokio::test]

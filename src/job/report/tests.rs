@@ -40,7 +40,7 @@ impl Job for Toy {
         context.timings.insert("sample_tokens_per_second".into(), 4321.0);
         if self.0 == "checkpoint" {
             let metric =
-                |step| Metric { step, level: 1, name: "kl".into(), value: f64::from(step) };
+                |step| Metric { step, level: 0, name: "kl".into(), value: f64::from(step) };
             return context.write(0, &(1..5).map(metric).collect::<Vec<_>>());
         }
         let score = |task: u32| Score {

@@ -73,7 +73,7 @@ impl Reader {
             Ids::Given(ids) => (ids, None),
             Ids::Texts(texts) => {
                 let mut ids = self.tokenizer.encode(&text)?;
-                if finish == Finish::Stop && !self.stop.iter().any(|stop| text.contains(stop)) {
+                if finish == Finish::Stop && self.stop.is_empty() {
                     // The model drew an end token; a trainer must see it.
                     ids.push(self.tokenizer.eos());
                 }
@@ -91,11 +91,23 @@ impl Reader {
             None => logprobs.len() == tokens.len(),
             Some(texts) => logprobs.len() == tokens.len() && self.spell(&tokens, texts)?,
         };
-        let comparable = self.logprobs == Logprobs::Tempered
-            || request.temperature == 1.0
-            || request.temperature == 0.0;
+        let given = Some(logprobs).filter(|_| aligned);
+        let cuts = request.top_k > 0 || request.top_p < 1.0 || request.min_p > 0.0;
+        // Servers that apply the temperature take greedy for temperature 1.
+        let at_one = request.temperature == 1.0 || request.temperature == 0.0;
+        let drawn = match &given {
+            _ if request.temperature == 0.0 => vec![0.0; tokens.len()],
+            Some(given) if !cuts && (at_one || self.logprobs == Logprobs::Tempered) => {
+                given.clone()
+            }
+            _ => Vec::new(),
+        };
         let response = if texts.is_some() { text } else { self.tokenizer.decode(&tokens)? };
-        let by_text = self.stop.iter().any(|stop| response.contains(stop.as_str()));
+        // Servers that give no ids take a stop text out, and do not say that it was there.
+        let by_text = match &texts {
+            Some(_) => !self.stop.is_empty(),
+            None => self.stop.iter().any(|stop| response.contains(stop.as_str())),
+        };
         let row = Rollout {
             task_id: task.task_id.clone(),
             family: task.family.clone(),
@@ -106,13 +118,14 @@ impl Reader {
             prompt: request.text.to_string(),
             response,
             tokens,
-            logprobs: if aligned && comparable { logprobs } else { Vec::new() },
+            logprobs: drawn,
             stop: match finish {
                 Finish::Stop if by_text => "text".into(),
                 Finish::Stop => "end".into(),
                 Finish::Length => "length".into(),
             },
             temperature: request.temperature as f32,
+            model_logprobs: given.filter(|_| at_one || self.logprobs == Logprobs::Raw),
         };
         Ok(Answer { row, retokenized: texts.is_some() })
     }

@@ -33,8 +33,7 @@ pub(super) struct ServerSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Logprobs {
-    /// The model's, whatever the temperature (vLLM, llama.cpp): no use for rows sampled at another
-    /// temperature than 1, which go without.
+    /// The model's, whatever the temperature (vLLM, llama.cpp).
     #[default]
     Raw,
     /// That at the sampling temperature (SGLang; vLLM with `--logprobs-mode processed_logprobs`, if

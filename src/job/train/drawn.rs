@@ -81,33 +81,42 @@ impl Drawn {
     }
 
     pub fn accuracy(&self) -> f64 {
-        self.mean(|verdict| f64::from(u8::from(verdict.correct)))
+        mean(self.verdicts.iter().map(|verdict| f64::from(u8::from(verdict.correct))))
     }
 
-    fn mean(&self, value: impl Fn(&Verdict) -> f64) -> f64 {
-        self.verdicts.iter().map(value).sum::<f64>() / self.verdicts.len() as f64
-    }
-
-    /// By metric name.
-    pub fn metrics(&self, spec: &Spec) -> Vec<(String, f64)> {
-        let n = self.rollouts.len() as f64;
-        let lengths: Vec<f64> = self.rollouts.iter().map(|r| r.tokens.len() as f64).collect();
-        let rewards = self.verdicts.iter().map(|verdict| f64::from(verdict.reward)).collect();
-        let cut = lengths.iter().filter(|&&length| length >= spec.max_new_tokens as f64).count();
-        let mut all: Vec<(String, f64)> = vec![
-            ("reward".into(), self.mean(|verdict| f64::from(verdict.reward))),
-            ("accuracy".into(), self.accuracy()),
-            ("format".into(), self.mean(|verdict| f64::from(u8::from(verdict.format_ok)))),
-            ("length".into(), self.tokens() as f64 / n),
-            ("cut_off".into(), cut as f64 / n),
-            ("groups_with_variance".into(), self.kept.len() as f64 / self.prompts.len() as f64),
-        ];
-        for (name, values) in [("reward", rewards), ("length", lengths)] {
-            if let Some(points) = quantiles(values) {
-                let names = ["p10", "p50", "p90"].map(|point| format!("{name}_{point}"));
-                all.extend(names.into_iter().zip(points));
+    /// By level and metric name: the whole as level 0, then each level that was drawn.
+    pub fn metrics(&self, spec: &Spec) -> Vec<(u32, String, f64)> {
+        let levels = self.rollouts.iter().map(|rollout| rollout.level).filter(|&level| level > 0);
+        let levels: BTreeSet<u32> = levels.collect();
+        let mut all = Vec::new();
+        for level in [0].into_iter().chain(levels) {
+            let of_level = |i: &usize| level == 0 || self.rollouts[*i].level == level;
+            let own: Vec<usize> = (0..self.rollouts.len()).filter(of_level).collect();
+            let groups = own.iter().map(|i| i / spec.samples).collect::<BTreeSet<_>>();
+            let share =
+                |of: &dyn Fn(&usize) -> bool| mean(own.iter().map(|i| f64::from(u8::from(of(i)))));
+            let length = |&i: &usize| self.rollouts[i].tokens.len() as f64;
+            let lengths: Vec<f64> = own.iter().map(length).collect();
+            let rewards: Vec<f64> =
+                own.iter().map(|&i| f64::from(self.verdicts[i].reward)).collect();
+            let kept = groups.iter().filter(|group| self.kept.contains(group)).count();
+            let mut note = |name: &str, value| all.push((level, name.to_string(), value));
+            note("accuracy", share(&|&i| self.verdicts[i].correct));
+            note("format", share(&|&i| self.verdicts[i].format_ok));
+            note("cut_off", share(&|i| length(i) >= spec.max_new_tokens as f64));
+            note("groups_with_variance", kept as f64 / groups.len() as f64);
+            for (name, values) in [("reward", rewards), ("length", lengths)] {
+                note(name, mean(values.iter().copied()));
+                for (point, value) in ["p10", "p50", "p90"].iter().zip(quantiles(values)) {
+                    note(&format!("{name}_{point}"), value);
+                }
             }
         }
         all
     }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
 }

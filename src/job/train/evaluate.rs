@@ -34,6 +34,7 @@ pub fn run(context: &mut Context) -> Result<()> {
         sampling: Sampling {
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
+            cache_bytes: spec.cache_bytes,
             ..mode.cuts.sampling()
         },
         samples: mode.samples,
@@ -41,6 +42,9 @@ pub fn run(context: &mut Context) -> Result<()> {
         step: 0,
     };
     let modes = spec.modes();
+    if let Some(mode) = modes.first() {
+        sampler(mode).check_cache(sets.iter().flat_map(|(_, tasks)| tasks))?;
+    }
     let clock = Instant::now();
     let mut done = 0;
     let total: usize = sets.iter().map(|(_, tasks)| tasks.len()).sum();

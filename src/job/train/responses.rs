@@ -4,7 +4,7 @@ use super::prompt::Prompt;
 use crate::Result;
 use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Task};
-use crate::model::{SampleRequest, Sampling, Stop, Stops, Transformer, sample};
+use crate::model::{SampleRequest, Sampling, Stop, Stops, Transformer, check_cache, sample};
 
 /// Who samples what, and how the rows are labelled.
 pub struct Sampler<'a> {
@@ -23,6 +23,17 @@ pub struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
+    /// Fails now, and not hours into the job, where the cache has no room for a response to one of
+    /// `tasks`.
+    pub fn check_cache<'t>(&self, tasks: impl Iterator<Item = &'t Task>) -> Result<()> {
+        let longest = self.model.config.max_position_embeddings;
+        if check_cache(self.model, &[0, longest], &self.sampling).is_ok() {
+            return Ok(()); // whatever their lengths
+        }
+        let length = |task| Ok(Prompt::new(task, self.tokenizer)?.ids.len());
+        check_cache(self.model, &tasks.map(length).collect::<Result<Vec<_>>>()?, &self.sampling)
+    }
+
     /// `samples` responses to each task. `tasks` come with their item number, which
     /// names their randomness.
     pub fn rollouts(&self, tasks: &[(u64, &Task)]) -> Result<Vec<Rollout>> {
@@ -60,6 +71,7 @@ impl Sampler<'_> {
                         Stop::Length => "length".into(),
                     },
                     temperature: self.sampling.temperature as f32,
+                    model_logprobs: Some(drawn.model_logprobs),
                 })
             })
             .collect()

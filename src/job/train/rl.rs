@@ -63,8 +63,10 @@ pub fn run(context: &mut Context) -> Result<()> {
             optimizer = AdamW::new(policy.trainable(), settings)?;
         }
         let clock = Instant::now();
+        let other = spec.sampler_precision.filter(|&precision| precision != spec.precision);
+        let copy = other.map(|precision| policy.copy(precision.of())).transpose()?;
         let sampler = Sampler {
-            model: &policy,
+            model: copy.as_ref().unwrap_or(&policy),
             tokenizer: &tokenizer,
             stops: &stops,
             stop: &[],
@@ -72,6 +74,7 @@ pub fn run(context: &mut Context) -> Result<()> {
                 temperature: spec.temperature,
                 max_new_tokens: spec.max_new_tokens,
                 seed: spec.seed,
+                cache_bytes: spec.cache_bytes,
                 ..Sampling::default()
             },
             samples: spec.samples as u32,
@@ -79,6 +82,7 @@ pub fn run(context: &mut Context) -> Result<()> {
             step,
         };
         let drawn = Drawn::new(&spec, &curriculum, index, &iteration.tasks, &tasks, &sampler)?;
+        drop(copy); // its memory is the update's
         sampling.add(drawn.tokens(), clock.elapsed());
 
         let clock = Instant::now();
@@ -101,14 +105,14 @@ pub fn run(context: &mut Context) -> Result<()> {
         training.add(batch.tokens(), clock.elapsed());
 
         let mut values = drawn.metrics(&spec);
-        values.push(("selected".into(), selected.len() as f64 / drawn.rollouts.len() as f64));
-        values.push(("learning_rate".into(), spec.learning_rate * share));
-        values.push(("kl_coefficient".into(), loop_state.kl_coefficient));
+        values.push((0, "selected".into(), selected.len() as f64 / drawn.rollouts.len() as f64));
+        values.push((0, "learning_rate".into(), spec.learning_rate * share));
+        values.push((0, "kl_coefficient".into(), loop_state.kl_coefficient));
         let accuracy = drawn.accuracy();
         match &measured {
             Some(sums) => {
                 loop_state.rejected = 0;
-                if let (Some(rule), Some(kl)) = (&spec.kl.adaptive, sums.kl.get()) {
+                if let (Some(rule), Some(kl)) = (&spec.kl.adaptive, sums.kl.all()) {
                     loop_state.kl_coefficient = adapted(
                         loop_state.kl_coefficient,
                         kl,
@@ -117,20 +121,17 @@ pub fn run(context: &mut Context) -> Result<()> {
                         batch.len(),
                     );
                 }
-                values.extend(sums.metrics().into_iter().map(|(name, v)| (name.into(), v)));
+                let measured = sums.metrics().into_iter();
+                values.extend(measured.map(|(level, name, value)| (level, name.into(), value)));
             }
             None => {
                 loop_state.rejected += 1;
                 tracing::warn!(step, "a loss or gradient is not finite: the update is rejected");
             }
         }
-        values.push(("rejected".into(), f64::from(u8::from(measured.is_none()))));
-        metrics.extend(values.into_iter().map(|(name, value)| Metric {
-            step,
-            level: iteration.level,
-            name,
-            value,
-        }));
+        values.push((0, "rejected".into(), f64::from(u8::from(measured.is_none()))));
+        let metric = |(level, name, value)| Metric { step, level, name, value };
+        metrics.extend(values.into_iter().map(metric));
         context.write(index, &drawn.rollouts)?;
         context.write(index, &drawn.verdicts)?;
         index += 1;
@@ -150,7 +151,8 @@ pub fn run(context: &mut Context) -> Result<()> {
             return Err(state::diverged(index, loop_state.rejected, spec.learning_rate));
         }
     }
-    if let Some(last) = metrics.iter().rev().find(|metric| metric.name == "accuracy") {
+    let mut whole = metrics.iter().rev().filter(|metric| metric.level == 0);
+    if let Some(last) = whole.find(|metric| metric.name == "accuracy") {
         context.summarize("accuracy", last.value);
     }
     sampling.report("sample", context);

@@ -29,12 +29,14 @@ pub fn run(context: &mut Context) -> Result<()> {
         sampling: Sampling {
             max_new_tokens: spec.max_new_tokens,
             seed: spec.seed,
+            cache_bytes: spec.cache_bytes,
             ..spec.cuts().sampling()
         },
         samples: spec.samples,
         policy: &policy,
         step: 0,
     };
+    sampler.check_cache(tasks.iter())?;
     let clock = Instant::now();
     let mut tokens = 0;
     let items: Vec<(u64, &Task)> = (0..).zip(&tasks).collect();

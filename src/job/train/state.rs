@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{decode_safetensors, encode_safetensors};
 use crate::dataset::{Metric, decode_parquet, encode_parquet};
-use crate::job::Context;
+use crate::job::{Context, METRICS};
 use crate::model::{AdamW, AdamWState};
 use crate::{Error, Result};
 
@@ -36,8 +36,6 @@ struct Progress {
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
-/// Parquet, as the run commits them at its end.
-const METRICS: &str = "metrics.parquet";
 
 /// Commits the state after `step`.
 pub fn save(

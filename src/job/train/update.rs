@@ -16,6 +16,7 @@ pub struct Batch {
     sequences: Vec<Sequence>,
     rewards: Vec<f64>,
     groups: Vec<usize>,
+    levels: Vec<u32>,
     /// Sampler's log-probability of each response token.
     sampler: Vec<Vec<f32>>,
 }
@@ -45,6 +46,7 @@ impl Batch {
             sequences: selected.iter().map(sequence).collect(),
             rewards: selected.iter().map(reward).collect(),
             groups: selected.iter().map(|&i| i / spec.samples).collect(),
+            levels: selected.iter().map(|&i| rollouts[i].level).collect(),
             sampler: selected.iter().map(|&i| rollouts[i].logprobs.clone()).collect(),
         }
     }
@@ -184,8 +186,10 @@ impl Update<'_> {
         let ratios = targets.weights.as_ref().map(|ratios| micro.gather(ratios)).transpose()?;
         let reference = targets.reference.as_ref().map(|logp| micro.gather(logp)).transpose()?;
         let weights = micro.per_token(weights)?;
+        let levels = micro.spread(&batch.levels);
         micro.backward(self.policy, gradients, spec.recompute, |rows, logits| {
             let cut = |tensor: &Tensor| tensor.f_narrow(0, rows.start as i64, rows.len() as i64);
+            let levels = &levels[rows.clone()];
             let logp = loss::token_logprobs(logits, &cut(&micro.targets)?, spec.temperature)?;
             let (old, advantages) = (cut(&old)?, cut(&advantages)?);
             let ratios = ratios.as_ref().map(cut).transpose()?;
@@ -195,18 +199,20 @@ impl Update<'_> {
                 if spec.kl.place == KlPlace::Loss {
                     each = each.f_add(&kl.f_mul_scalar(self.kl_coefficient)?)?;
                 }
-                sums.kl.add(&kl)?;
+                sums.kl.add(&kl, levels)?;
             }
             if spec.entropy == 0.0 {
-                sums.entropy.add(&tch::no_grad(|| loss::entropy(logits))?)?;
+                sums.entropy.add(&tch::no_grad(|| loss::entropy(logits))?, levels)?;
             } else {
                 let entropy = loss::entropy(logits)?;
                 each = each.f_sub(&entropy.f_mul_scalar(spec.entropy)?)?;
-                sums.entropy.add(&entropy)?;
+                sums.entropy.add(&entropy, levels)?;
             }
-            sums.clipped.add(&loss::clipped(&logp, &old, &advantages, clip)?)?;
+            sums.clipped.add(&loss::clipped(&logp, &old, &advantages, clip)?, levels)?;
             if sums.before_updates() {
-                sums.gap.add(&logp.f_sub(&cut(&sampler)?)?.f_abs()?)?;
+                let sampler = cut(&sampler)?;
+                sums.gap.add(&logp.f_sub(&sampler)?.f_abs()?, levels)?;
+                sums.sampler_kl.add(&loss::kl(loss::Kl::K3, &sampler, &logp)?, levels)?;
             }
             let total = each.f_mul(&cut(&weights)?)?.f_sum(Kind::Float)?;
             sums.loss += total.f_double_value(&[])?;

@@ -64,12 +64,17 @@ fn check_logprobs(lengths: &[usize], temperature: f64) -> BTreeSet<bool> {
     {
         let logits = full_logits(&model, request, &response);
         let tokens: Vec<i64> = response.tokens.iter().map(|&id| i64::from(id)).collect();
-        let at = if temperature == 0.0 { 1.0 } else { temperature };
-        let expected = token_logprobs(&logits, &Tensor::from_slice(&tokens), at).unwrap();
-        let far = (expected - Tensor::from_slice(&response.logprobs)).abs().max();
-        assert!(far.double_value(&[]) < 1e-4, "{far:?}");
+        let close = |logprobs: &[f32], at: f64| {
+            let expected = token_logprobs(&logits, &Tensor::from_slice(&tokens), at).unwrap();
+            let far = (expected - Tensor::from_slice(logprobs)).abs().max();
+            assert!(far.double_value(&[]) < 1e-4, "{far:?}");
+        };
+        close(&response.model_logprobs, 1.0);
         if temperature == 0.0 {
             assert_eq!(Vec::<i64>::try_from(logits.argmax(-1, false)).unwrap(), tokens);
+            assert!(response.logprobs.iter().all(|&logprob| logprob == 0.0));
+        } else {
+            close(&response.logprobs, temperature);
         }
         let last_is_eos = response.tokens.last() == Some(&3);
         assert_eq!(response.stop == Stop::End, last_is_eos);
@@ -107,7 +112,7 @@ fn a_device_draws_what_the_host_draws() {
         for (host, device) in host.iter().zip(&device) {
             assert_eq!((&host.tokens, host.stop), (&device.tokens, device.stop));
             for (host, device) in
-                [(&host.logprobs, &device.logprobs), (&host.draw_logprobs, &device.draw_logprobs)]
+                [(&host.logprobs, &device.logprobs), (&host.model_logprobs, &device.model_logprobs)]
             {
                 let far = host.iter().zip(device).map(|(a, b)| (a - b).abs());
                 assert!(far.fold(0.0, f32::max) < 1e-5);
@@ -246,14 +251,20 @@ fn the_cache_stays_within_its_budget() {
 }
 
 #[test]
-fn a_budget_below_one_row_names_both_sizes() {
-    let sampling = Sampling { cache_bytes: 1000, ..SAMPLING };
-    let error = sample(&reference_model(), &Stops::at(&[3]), &requests(&[9, 12], 1), &sampling);
-    let Err(Error::Usage(message)) = error else { panic!("{error:?}") };
+fn a_budget_below_one_row_names_the_least_that_would_do() {
+    let (model, requests) = (reference_model(), requests(&[9, 12], 1));
+    let within = |cache_bytes| {
+        let sampling = Sampling { cache_bytes, ..SAMPLING };
+        let checked = check_cache(&model, &[9, 12], &sampling).map_err(|e| e.to_string());
+        let sampled = sample(&model, &Stops::at(&[3]), &requests, &sampling);
+        assert_eq!(sampled.map(drop).map_err(|e| e.to_string()), checked);
+        checked
+    };
+    let message = within(1000).unwrap_err();
     assert!(message.starts_with("cache_bytes 1000: a prompt of 12 tokens"), "{message}");
-    let needed: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
-    let enough = Sampling { cache_bytes: needed, ..SAMPLING };
-    sample(&reference_model(), &Stops::at(&[3]), &requests(&[9, 12], 1), &enough).unwrap();
+    let least: usize = message.rsplit(' ').next().unwrap().parse().unwrap();
+    within(least - 1).unwrap_err();
+    within(least).unwrap();
 }
 
 #[test]
@@ -265,11 +276,13 @@ fn both_logprobs_are_those_of_their_distributions() {
     for (request, response) in
         requests.iter().zip(sample(&model, &Stops::at(&[3]), &requests, &sampling).unwrap())
     {
-        let logits = full_logits(&model, request, &response) / sampling.temperature;
-        let logp = logits.log_softmax(-1, Kind::Double);
+        let logits = full_logits(&model, request, &response);
+        let at_one = logits.log_softmax(-1, Kind::Double);
+        let logp = (logits / sampling.temperature).log_softmax(-1, Kind::Double);
         for (t, &token) in response.tokens.iter().enumerate() {
+            let expected = at_one.double_value(&[t as i64, i64::from(token)]);
+            assert!((expected - f64::from(response.model_logprobs[t])).abs() < 1e-4);
             let logp = Vec::<f64>::try_from(logp.get(t as i64)).unwrap();
-            assert!((logp[token as usize] - f64::from(response.logprobs[t])).abs() < 1e-4);
             // The cuts as Hugging Face's processors apply them, in turn, on softmax(logits).
             let mut p: Vec<f64> = logp.iter().map(|logp| logp.exp()).collect();
             let renormalise = |p: &mut Vec<f64>| {
@@ -292,17 +305,15 @@ fn both_logprobs_are_those_of_their_distributions() {
             let least = 0.05 * p[order[0]];
             p.iter_mut().filter(|p| **p < least).for_each(|p| *p = 0.0);
             renormalise(&mut p);
-            let ours = f64::from(response.draw_logprobs[t]);
+            let ours = f64::from(response.logprobs[t]);
             assert!((p[token as usize].ln() - ours).abs() < 1e-4, "{ours} {}", p[token as usize]);
-            cut += usize::from(ours > f64::from(response.logprobs[t]) + 1e-3);
+            cut += usize::from(ours > logp[token as usize] + 1e-3);
         }
     }
     assert!(cut > 20);
-    let plain = sample(&model, &Stops::at(&[3]), &requests, &SAMPLING).unwrap();
-    assert!(plain.iter().all(|response| response.logprobs == response.draw_logprobs));
-    let greedy = Sampling { temperature: 0.0, ..SAMPLING };
-    let greedy = sample(&model, &Stops::at(&[3]), &requests, &greedy).unwrap();
-    assert!(greedy.iter().all(|response| response.draw_logprobs.iter().all(|&logp| logp == 0.0)));
+    let plain = Sampling { temperature: 1.0, ..SAMPLING };
+    let plain = sample(&model, &Stops::at(&[3]), &requests, &plain).unwrap();
+    assert!(plain.iter().all(|response| response.logprobs == response.model_logprobs));
 }
 
 #[test]
@@ -358,6 +369,8 @@ fn bf16_weights_sample_from_nearly_the_same_model() {
     let half =
         Transformer::load(&model.config, &weights, Device::Cpu, Precision::Bf16, false).unwrap();
     let responses = sample(&half, &Stops::at(&[3]), &requests, &SAMPLING).unwrap();
+    let copied = model.copy(Precision::Bf16).unwrap();
+    assert_eq!(sample(&copied, &Stops::at(&[3]), &requests, &SAMPLING).unwrap(), responses);
     for (request, response) in requests.iter().zip(&responses) {
         let logits = full_logits(&model, request, response);
         let tokens: Vec<i64> = response.tokens.iter().map(|&id| i64::from(id)).collect();
