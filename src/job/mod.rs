@@ -126,9 +126,30 @@ pub fn kind(name: &str) -> Result<&'static dyn Job> {
     })
 }
 
-/// The spec struct of raw parameters: serde checks them, unknown keys are rejected.
+/// The spec struct of raw parameters: serde checks them, unknown keys are rejected. An error begins
+/// with the dotted path of what is wrong, unless that is the whole.
 fn parse<S: DeserializeOwned>(raw: &Value) -> Result<S> {
-    serde_json::from_value(raw.clone()).map_err(Error::usage)
+    serde_path_to_error::deserialize(raw).map_err(|e| {
+        use serde_path_to_error::Segment;
+        let mut path: Vec<String> = Vec::new();
+        for segment in e.path() {
+            path.push(match segment {
+                Segment::Seq { index } => index.to_string(),
+                Segment::Map { key } => key.clone(),
+                Segment::Enum { variant } => variant.clone(),
+                Segment::Unknown => break,
+            });
+        }
+        let message = e.inner().to_string();
+        if message.starts_with("unknown field") {
+            path.pop(); // the message names it
+        }
+        Error::usage(if path.is_empty() {
+            message
+        } else {
+            format!("{}: {message}", path.join("."))
+        })
+    })
 }
 
 /// `resolve` for a spec struct that needs no further checks: defaults are filled in.

@@ -224,9 +224,16 @@ fn explain(raw: &RawPipeline, stage: &RawStage, error: Error) -> Error {
 }
 
 fn locate(raw: &RawPipeline, stage: &RawStage, node: &Node, what: &str, message: &str) -> Error {
+    // A path in front, where there is one.
+    let found =
+        message.split_once(": ").and_then(|(path, rest)| Some((path, rest, node.at(path)?)));
+    let (above, message, below) = found.unwrap_or(("", message, node));
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (place, path) =
-        place_of(node, message, &quoted).unwrap_or_else(|| (fallback(stage, node), String::new()));
+    let (place, path) = match place_of(below, message, &quoted) {
+        Some(found) => found,
+        None if above.is_empty() => (fallback(stage, node), String::new()),
+        None => (below.place.clone(), String::new()),
+    };
     let message = match message.split_once(", expected ") {
         Some((fact, _)) if fact.starts_with("unknown ") && quoted.len() > 1 => {
             format!("{fact}{}", hint(quoted[0], quoted[1..].iter().copied()))
@@ -234,8 +241,8 @@ fn locate(raw: &RawPipeline, stage: &RawStage, node: &Node, what: &str, message:
         _ if message.starts_with("missing field") => format!("{message}; add it"),
         _ => message.to_string(),
     };
-    let path = if path.is_empty() { String::new() } else { format!(".{path}") };
-    Error::usage(format!("{}: {what}{path}: {message}", raw.at(&place, &stage.key.name)))
+    let path: Vec<&str> = [what, above, &path].into_iter().filter(|p| !p.is_empty()).collect();
+    Error::usage(format!("{}: {}: {message}", raw.at(&place, &stage.key.name), path.join(".")))
 }
 
 /// The key a message names in quotes, or else the only scalar whose value it names, or else the
