@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{Context, Inputs, Job, Progress, Shard, StopFlag};
@@ -111,7 +112,6 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         context.summary = summary;
         context = blocking(job, context, |context| job.complete(context)).await?;
     }
-    let seconds = (entropy::now() - started).as_seconds_f64();
     let manifest = Manifest {
         format: Manifest::FORMAT,
         id,
@@ -120,19 +120,28 @@ pub async fn run(store: &Store, run: Run) -> Result<Outcome> {
         datasets: context.datasets,
         objects: Vec::new(),
         summary: context.summary,
-        producer: Producer {
-            triad: env!("CARGO_PKG_VERSION").into(),
-            commit: option_env!("TRIAD_COMMIT").filter(|c| !c.is_empty()).map(Into::into),
-            device: context.device,
-            started,
-            seconds,
-            timings: context.timings,
-        },
+        producer: producer(&context.device, started, context.timings),
     };
     Ok(match context.attempt.commit(manifest).await? {
         Commit::Ours(manifest) => Outcome::Committed(Box::new(manifest)),
         Commit::Theirs(manifest) => Outcome::Found(Box::new(manifest)),
     })
+}
+
+/// The record of what was made on `device` from `started` until now.
+pub(super) fn producer(
+    device: &str,
+    started: DateTime<Utc>,
+    timings: BTreeMap<String, f64>,
+) -> Producer {
+    Producer {
+        triad: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("TRIAD_COMMIT").filter(|c| !c.is_empty()).map(Into::into),
+        device: device.into(),
+        started,
+        seconds: (entropy::now() - started).as_seconds_f64(),
+        timings,
+    }
 }
 
 /// Runs a part of `job` on a thread of its own.
