@@ -6,6 +6,8 @@ mod layers;
 mod program;
 mod published;
 mod resume;
+#[cfg(feature = "torch")]
+mod rounds;
 mod query;
 mod server;
 mod store;
