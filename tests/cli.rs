@@ -173,6 +173,8 @@ fn mistakes_in_the_file_commit_nothing() {
         ("split: train", "splits: train"),
         ("split: train", "split: training"),
         ("count: 40", "count: many"),
+        ("level: 1, count: 40", "level: 4.5, count: 4.5"),
+        ("count: 40", "count: [40]"),
         ("    inputs: {tables: [tasks]}\n", ""),
         ("tables: [tasks]", "tables: [few]"),
         ("tables: [tasks]", "table: tasks"),
@@ -190,10 +192,12 @@ fn mistakes_in_the_file_commit_nothing() {
     64: error: small.yaml:7: stage `tasks`: params: unknown field `splits`; did you mean `split`?
     64: error: small.yaml:7: stage `tasks`: params.split: unknown variant `training`; there are train, validation, heldout
     64: error: small.yaml:9: stage `tasks`: params.levels.0.count: invalid type: string "many", expected usize
+    64: error: small.yaml:9: stage `tasks`: params.levels.0.count: invalid type: floating point `4.5`, expected usize
+    64: error: small.yaml:9: stage `tasks`: params.levels.0.count: invalid type: sequence, expected usize
     64: error: small.yaml:10: stage `few`: missing input `tables`; job `filter` needs a stage that makes tasks or examples or rollouts or verdicts or scores or checkpoint
     64: error: small.yaml:10: stage `few`: its inputs lead back to itself: few <- few; remove one of these inputs
     64: error: small.yaml:15: stage `few`: job `filter` has no input `table`; did you mean `tables`?
-    64: error: small.yaml:13: stage `few`: params: sql: no ORDER BY at the query's end; the rows' order must not be left open
+    64: error: small.yaml:13: stage `few`: params.sql: no ORDER BY at the query's end; the rows' order must not be left open
     64: error: small.yaml:14: stage `few`: params: unknown field `output`; there are method, weights, normalize, dtype
     "#);
 }

@@ -14,6 +14,8 @@ mod layers;
 mod program;
 mod published;
 mod resume;
+#[cfg(feature = "torch")]
+mod rounds;
 mod query;
 #[cfg(feature = "torch")]
 mod rl;

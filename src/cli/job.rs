@@ -1,23 +1,34 @@
 //! `triad job`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::logging::Terminal;
 use super::run::{self, Source};
-use super::{Globals, output};
-use crate::Result;
-use crate::job::Shard;
+use super::{Globals, name, output};
+use crate::dataset::{Rejected, Row};
+use crate::job::{self, Shard};
 use crate::pipeline::{self, Ending};
+use crate::{Error, Result};
 
 #[derive(Args)]
 pub(super) struct Job {
-    #[command(flatten)]
-    source: Source,
+    /// The pipeline's YAML file
+    #[arg(value_name = "PIPELINE", required_unless_present = "replay")]
+    file: Option<PathBuf>,
     /// The stage to run; what it is made from must be committed
-    stage: String,
+    #[arg(required_unless_present = "replay")]
+    stage: Option<String>,
+    /// Change a parameter: a dotted path below the stage, and a YAML value
+    #[arg(long, value_name = "STAGE.KEY=VALUE")]
+    set: Vec<String>,
     /// Do part I of N only, counted from 1; the last to finish commits the whole
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<Shard>,
+    /// Compute an update again that was rejected, by the artifact that the log names
+    #[arg(long, value_name = "ARTIFACT", conflicts_with_all = ["file", "stage", "set", "shard"])]
+    replay: Option<String>,
 }
 
 /// `1/4` to `4/4`.
@@ -31,8 +42,14 @@ fn shard(text: &str) -> Result<Shard, String> {
 
 impl Job {
     pub async fn execute(self, globals: &Globals, terminal: Terminal) -> Result<()> {
-        let pipeline = self.source.load()?;
-        let position = pipeline.position(&self.stage)?;
+        if let Some(artifact) = &self.replay {
+            return replay(globals, artifact).await;
+        }
+        let (Some(file), Some(stage)) = (self.file, self.stage) else {
+            return Err(Error::usage("give a pipeline and a stage"));
+        };
+        let pipeline = Source { file, set: self.set }.load()?;
+        let position = pipeline.position(&stage)?;
         let store = globals.open_store()?;
         let options = run::options(globals, terminal)?;
         run::set_threads(globals);
@@ -44,8 +61,17 @@ impl Job {
             _ => "committed",
         };
         let id = &pipeline.stages[position].id;
-        output::line(format!("{}/{} {id} {state}", pipeline.name, self.stage))
+        output::line(format!("{}/{stage} {id} {state}", pipeline.name))
     }
+}
+
+async fn replay(globals: &Globals, artifact: &str) -> Result<()> {
+    let artifact = name::find(&globals.open_store()?, artifact).await?;
+    run::set_threads(globals);
+    let rows = artifact.manifest.rows(Rejected::NAME);
+    let step = artifact.manifest.identity["params"]["step"].clone();
+    let (loss, norm) = job::replay(artifact, globals.device.clone()).await?;
+    output::line(format!("step {step}, {rows} sequences: loss {loss:?}, gradient norm {norm:?}"))
 }
 
 #[cfg(test)]

@@ -102,6 +102,37 @@ dataset! {
 }
 
 dataset! {
+    /// A response that an RL iteration learns from.
+    "selected" v 1 struct Selected {
+        task_id: String,
+        sample: u32,
+        step: u32,
+        /// Its place among the iteration's responses, from 0.
+        number: u32,
+    }
+}
+
+dataset! {
+    /// One sequence of a micro-batch whose update was rejected, and what the loss of its response
+    /// is made of, token by token. Lists that the loss does not use are empty.
+    "rejected" v 1 struct Rejected {
+        /// Token ids.
+        prompt: Vec<u32>,
+        response: Vec<u32>,
+        /// What the aggregation multiplies each token's loss with.
+        weight: f64,
+        advantages: Vec<f32>,
+        /// Log-probabilities under the policy before the update, under the sampler and under the
+        /// reference.
+        old_logprobs: Vec<f32>,
+        sampler_logprobs: Vec<f32>,
+        reference_logprobs: Vec<f32>,
+        /// Truncated ratios of trainer to sampler.
+        ratios: Vec<f32>,
+    }
+}
+
+dataset! {
     /// One number of a training run.
     "metrics" v 1 struct Metric {
         /// Optimizer step (sft) or RL iteration, from 1.

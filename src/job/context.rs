@@ -96,6 +96,11 @@ pub struct Context {
     pub(super) runtime: tokio::runtime::Handle,
 }
 
+/// The object of part `part` of dataset `R`.
+pub(super) fn part_path<R: Row>(part: usize) -> String {
+    format!("{}/{part:05}.parquet", R::NAME)
+}
+
 impl Context {
     /// Runs a store operation to its end.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
@@ -140,12 +145,21 @@ impl Context {
         Ok(rows)
     }
 
+    /// Those of all artifacts of `port`, in the order of their names.
+    pub fn read_all<R: Row>(&self, port: &str) -> Result<Vec<R>> {
+        let mut rows = Vec::new();
+        for input in self.inputs(port) {
+            rows.append(&mut self.read(&input.artifact)?);
+        }
+        Ok(rows)
+    }
+
     /// Writes part `part` of dataset `R`: the object `<dataset>/<part>.parquet`.
     pub fn write<R: Row>(&mut self, part: usize, rows: &[R]) -> Result<()> {
         let schema = SchemaRef { schema: R::NAME.into(), version: R::VERSION };
         self.datasets.insert(R::NAME.into(), schema);
         let bytes = encode_parquet(rows)?;
-        let path = format!("{}/{part:05}.parquet", R::NAME);
+        let path = part_path::<R>(part);
         let runtime = self.runtime.clone();
         runtime.block_on(self.attempt.write(&path, bytes, Some(rows.len() as u64)))
     }

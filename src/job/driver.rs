@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{Context, Inputs, Job, Progress, Shard, StopFlag};
@@ -137,8 +138,6 @@ async fn make(
         context.summary = summary;
         context = blocking(job, context, |context| job.complete(context)).await?;
     }
-    // A clock that was set back meanwhile makes no negative time.
-    let seconds = (entropy::now() - started).as_seconds_f64().max(0.0);
     let manifest = Manifest {
         format: Manifest::FORMAT,
         id,
@@ -147,20 +146,31 @@ async fn make(
         datasets: context.datasets,
         objects: Vec::new(),
         summary: context.summary,
-        producer: Producer {
-            triad: env!("CARGO_PKG_VERSION").into(),
-            commit: option_env!("TRIAD_COMMIT").filter(|c| !c.is_empty()).map(Into::into),
-            device: context.device,
-            started,
-            seconds,
-            timings: context.timings,
-            storage: store.traffic(),
-        },
+        producer: producer(store, &context.device, started, context.timings),
     };
     Ok(match context.attempt.commit(manifest).await? {
         Commit::Ours(manifest) => Outcome::Committed(Box::new(manifest)),
         Commit::Theirs(manifest) => Outcome::Found(Box::new(manifest)),
     })
+}
+
+/// The record of what was made on `device` from `started` until now, with the traffic of `store`.
+pub(super) fn producer(
+    store: &Store,
+    device: &str,
+    started: DateTime<Utc>,
+    timings: BTreeMap<String, f64>,
+) -> Producer {
+    Producer {
+        triad: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("TRIAD_COMMIT").filter(|c| !c.is_empty()).map(Into::into),
+        device: device.into(),
+        started,
+        // A clock that was set back meanwhile makes no negative time.
+        seconds: (entropy::now() - started).as_seconds_f64().max(0.0),
+        timings,
+        storage: store.traffic(),
+    }
 }
 
 /// Runs a part of `job` on a thread of its own.

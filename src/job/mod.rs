@@ -6,6 +6,7 @@
 mod context;
 mod cuts;
 mod demonstrate;
+mod draw;
 mod driver;
 mod evaluate;
 mod filter;
@@ -19,10 +20,13 @@ mod prompt;
 mod report;
 mod rl;
 mod rollout;
+mod rounds;
+mod select;
 mod served;
 mod sft;
 #[cfg(feature = "torch")]
 mod train;
+mod update;
 mod verify;
 
 pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
@@ -31,7 +35,10 @@ pub use driver::{Outcome, Run, identity, run, run_again};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::runtime::Handle;
 
+use crate::dataset::{Rejected, Row};
+use crate::store::{Artifact, Manifest};
 use crate::{Error, Result};
 
 /// Rows in one part of a dataset. Parts are the unit of sharding, so their size is fixed.
@@ -75,6 +82,36 @@ pub struct Port {
     pub arity: Arity,
 }
 
+/// What an input is to be made by.
+pub struct Made<'a> {
+    pub port: &'a str,
+    pub job: &'static str,
+    pub params: &'a Value,
+}
+
+/// One of the jobs that a stage consists of when it runs in rounds. The last makes what the stage
+/// makes.
+pub struct Part {
+    /// Its name behind the stage's.
+    pub name: String,
+    pub job: &'static dyn Job,
+    pub params: Value,
+    /// By port and name.
+    pub inputs: Vec<(&'static str, String, From)>,
+    pub shards: u32,
+    /// Whether it computes on the stage's device.
+    pub device: bool,
+}
+
+/// What a part is made from.
+#[derive(Clone, Copy)]
+pub enum From {
+    /// The stage's own input at this port.
+    Port(&'static str),
+    /// Another part, by position.
+    Part(usize),
+}
+
 /// A job kind: what the planner and the driver need to know of it.
 pub trait Job: Sync {
     /// The name in a pipeline's `job:`.
@@ -94,6 +131,15 @@ pub trait Job: Sync {
     }
     /// Checks the parameters and fills in the defaults: the `params` of the identity.
     fn resolve(&self, raw: &Value) -> Result<Value>;
+    /// Checks the parameters against those of the stages that it is made from.
+    fn check(&self, _params: &Value, _inputs: &[Made]) -> Result<()> {
+        Ok(())
+    }
+    /// The jobs that do the same in rounds, `shards` at a time where they can; `ports` are those that
+    /// are wired.
+    fn rounds(&self, _params: &Value, _shards: u32, _ports: &[&str]) -> Result<Vec<Part>> {
+        Err(Error::usage(format!("job `{}` has no rounds; `rl` has", self.name())))
+    }
     fn run(&self, context: &mut Context) -> Result<()>;
     /// After the last shard, in whichever process finds them all committed: what takes all of them
     /// to decide. Two processes may do it at once, so it must come to the same in both.
@@ -112,6 +158,9 @@ pub fn kinds() -> &'static [&'static dyn Job] {
         &demonstrate::Demonstrate,
         &sft::Sft,
         &rl::Rl,
+        &draw::Draw,
+        &select::Select,
+        &update::Update,
         &rollout::RolloutJob,
         &verify::Verify,
         &merge::Merge,
@@ -129,9 +178,50 @@ pub fn kind(name: &str) -> Result<&'static dyn Job> {
     })
 }
 
-/// The spec struct of raw parameters: serde checks them, unknown keys are rejected.
+/// Computes a rejected update again on `device`: its loss and gradient norm.
+///
+/// # Errors
+/// `Usage` for any other artifact, `Data` where the checkpoint it began with is gone.
+pub async fn replay(artifact: Artifact, device: String) -> Result<(f64, f64)> {
+    let Manifest { id, kind, .. } = &artifact.manifest;
+    if kind != Rejected::NAME {
+        return Err(Error::usage(format!(
+            "artifact {} is no rejected update but {kind}",
+            id.short()
+        )));
+    }
+    let inputs = (Handle::current(), artifact, device);
+    // A thread of its own: tensors must not move between the runtime's.
+    let replayed = tokio::task::spawn_blocking(move || {
+        with_torch!(inputs, train::rejected::replay(&inputs.0, &inputs.1, &inputs.2))
+    });
+    replayed.await.map_err(|e| Error::defect(format!("the replay died: {e}")))?
+}
+
+/// The spec struct of raw parameters: serde checks them, unknown keys are rejected. An error begins
+/// with the dotted path of what is wrong, unless that is the whole.
 fn parse<S: DeserializeOwned>(raw: &Value) -> Result<S> {
-    serde_json::from_value(raw.clone()).map_err(Error::usage)
+    serde_path_to_error::deserialize(raw).map_err(|e| {
+        use serde_path_to_error::Segment;
+        let mut path: Vec<String> = Vec::new();
+        for segment in e.path() {
+            path.push(match segment {
+                Segment::Seq { index } => index.to_string(),
+                Segment::Map { key } => key.clone(),
+                Segment::Enum { variant } => variant.clone(),
+                Segment::Unknown => break,
+            });
+        }
+        let message = e.inner().to_string();
+        if message.starts_with("unknown field") {
+            path.pop(); // the message names it
+        }
+        Error::usage(if path.is_empty() {
+            message
+        } else {
+            format!("{}: {message}", path.join("."))
+        })
+    })
 }
 
 /// `resolve` for a spec struct that needs no further checks: defaults are filled in.

@@ -1,9 +1,10 @@
-//! `rl`: on-policy reinforcement learning with verified rewards, all in one process.
+//! `rl`: on-policy reinforcement learning with verified rewards, all in one process or in rounds.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Arity, Context, Job, Port, parse};
+use super::draw::Drawing;
+use super::{Arity, Context, Job, Made, Part, Port, parse, rounds, select};
 use crate::advantage::Algorithm;
 use crate::reward::Rule;
 use crate::{Error, Result};
@@ -19,6 +20,9 @@ pub(super) struct Spec {
     pub curriculum: Vec<Lesson>,
     /// Prompts in an iteration.
     pub prompts: usize,
+    /// Prompts sampled together in one batch; all when absent. What shards of rounds consist of.
+    #[serde(default)]
+    pub block: Option<usize>,
     /// Responses to each prompt.
     pub samples: usize,
     #[serde(default = "one")]
@@ -94,6 +98,36 @@ pub(super) struct Spec {
     /// Data type of the saved weights.
     #[serde(default)]
     pub dtype: crate::checkpoint::Dtype,
+    /// Commit the optimizer's state beside the checkpoint, in the folder `training`.
+    #[serde(default = "yes")]
+    pub optimizer_state: bool,
+    /// Begin with the moments that lie beside `base` instead of fresh ones.
+    #[serde(default)]
+    pub continue_optimizer: bool,
+}
+
+impl Spec {
+    /// How an iteration's responses are drawn.
+    pub fn drawing(&self) -> Drawing {
+        Drawing {
+            seed: self.seed,
+            curriculum: self.curriculum.clone(),
+            prompts: self.prompts,
+            samples: self.samples,
+            temperature: self.temperature,
+            max_new_tokens: self.max_new_tokens,
+            block: self.block,
+            precision: self.precision,
+            sampler_precision: self.sampler_precision,
+            cache_bytes: self.cache_bytes,
+            lora: self.lora.clone(),
+        }
+    }
+
+    /// Which of them are learnt from.
+    pub fn selection(&self) -> select::Spec {
+        select::Spec { samples: self.samples, sql: self.select.clone(), varied: self.refills > 0 }
+    }
 }
 
 /// A level of the curriculum.
@@ -240,8 +274,22 @@ pub(super) fn micro_batch_tokens() -> usize {
     4096
 }
 
+pub(super) fn yes() -> bool {
+    true
+}
+
 fn ten() -> usize {
     10
+}
+
+/// Adapters are merged into what is committed, so their moments are of no use to others.
+pub(super) fn continues(optimizer: bool, lora: Option<&Lora>) -> Result<()> {
+    match lora {
+        Some(_) if optimizer => {
+            Err(Error::usage("continue_optimizer: adapters (`lora`) begin with fresh moments"))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub struct Rl;
@@ -275,6 +323,7 @@ impl Job for Rl {
         for (name, value) in [
             ("prompts", spec.prompts),
             ("samples", spec.samples),
+            ("block", spec.block.unwrap_or(1)),
             ("updates", spec.updates),
             ("lora.rank", spec.lora.as_ref().map_or(1, |lora| lora.rank)),
         ] {
@@ -296,6 +345,7 @@ impl Job for Rl {
                 )));
             }
         }
+        continues(spec.continue_optimizer, spec.lora.as_ref())?;
         if let Some(lesson) = spec.curriculum.iter().find(|l| !(0.0..1.0).contains(&l.review)) {
             return Err(Error::usage(format!(
                 "review {}: it must be a share, at least 0 and below 1",
@@ -309,6 +359,27 @@ impl Job for Rl {
             )));
         }
         serde_json::to_value(spec).map_err(Error::defect)
+    }
+
+    /// The levels of tasks that are generated are known before anything runs.
+    fn check(&self, params: &Value, inputs: &[Made]) -> Result<()> {
+        let spec: Spec = parse(params)?;
+        for made in inputs.iter().filter(|made| made.port == "tasks" && made.job == "generate") {
+            let levels = made.params["levels"].as_array().into_iter().flatten();
+            let levels: Vec<u64> = levels.filter_map(|level| level["level"].as_u64()).collect();
+            if let Some(Lesson { level, .. }) =
+                spec.curriculum.iter().find(|lesson| !levels.contains(&lesson.level.into()))
+            {
+                return Err(Error::usage(format!(
+                    "curriculum: port `tasks` makes no tasks of level {level}, only of {levels:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn rounds(&self, params: &Value, shards: u32, ports: &[&str]) -> Result<Vec<Part>> {
+        rounds::parts(&parse(params)?, shards, ports.contains(&"reference"))
     }
 
     fn run(&self, context: &mut Context) -> Result<()> {

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rl::Aggregation;
-use super::{Arity, Context, Job, Port, resolve_as};
-use crate::Result;
+use super::rl::{Aggregation, continues};
+use super::{Arity, Context, Job, Port, parse};
+use crate::{Error, Result};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +50,12 @@ pub(super) struct Spec {
     /// Data type of the saved weights.
     #[serde(default)]
     pub dtype: crate::checkpoint::Dtype,
+    /// Commit the optimizer's state beside the checkpoint, in the folder `training`.
+    #[serde(default = "super::rl::yes")]
+    pub optimizer_state: bool,
+    /// Begin with the moments that lie beside `base` instead of fresh ones.
+    #[serde(default)]
+    pub continue_optimizer: bool,
 }
 
 fn one() -> f64 {
@@ -71,7 +77,7 @@ impl Job for Sft {
         "sft"
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn ports(&self) -> &'static [Port] {
         &[
@@ -83,11 +89,12 @@ impl Job for Sft {
         "checkpoint"
     }
     fn resolve(&self, raw: &Value) -> Result<Value> {
-        let params = resolve_as::<Spec>(raw)?;
-        if params["lora"]["rank"] == 0 {
-            return Err(crate::Error::usage("lora.rank 0: at least 1 is needed"));
+        let spec: Spec = parse(raw)?;
+        if spec.lora.as_ref().is_some_and(|lora| lora.rank == 0) {
+            return Err(Error::usage("lora.rank 0: at least 1 is needed"));
         }
-        Ok(params)
+        continues(spec.continue_optimizer, spec.lora.as_ref())?;
+        serde_json::to_value(spec).map_err(Error::defect)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
         super::with_torch!(context, super::train::sft::run(context))

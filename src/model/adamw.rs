@@ -23,11 +23,14 @@ impl Default for AdamWSettings {
     }
 }
 
-/// What a checkpoint stores of an optimizer: the parameters' masters as `p.<name>` and their moments as
-/// `m.<name>` and `v.<name>`, f32.
+/// What a checkpoint stores of an optimizer, f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamWState {
-    pub tensors: Weights,
+    /// The parameters by name, as they are before they are rounded to what the model computes in.
+    pub masters: Weights,
+    /// Their moments, as `m.<name>` and `v.<name>`.
+    pub moments: Weights,
+    /// Updates that made these moments.
     pub step: u64,
 }
 
@@ -121,6 +124,13 @@ impl AdamW {
     /// Where the backward passes add up what [`AdamW::step`] takes.
     pub fn gradients(&self) -> &Gradients {
         &self.gradients
+    }
+
+    /// The norm of [`AdamW::gradients`].
+    pub fn norm(&self) -> Result<f64> {
+        let norms = self.parameters.iter().map(|p| Ok(p.view(self.gradients.flat())?.f_norm()?));
+        let norms = norms.collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?)
     }
 
     /// One update from [`AdamW::gradients`], scaled down so that their norm is at most `clip`
@@ -248,50 +258,77 @@ impl AdamW {
     }
 
     pub fn state(&self) -> Result<AdamWState> {
-        let mut tensors = Weights::new();
-        for (prefix, buffer) in [("p", &self.masters), ("m", &self.m), ("v", &self.v)] {
-            let values = to_host(buffer)?;
-            for Parameter { name, tensor, offset, .. } in &self.parameters {
-                let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-                let start = *offset as usize;
-                let values = &values[start..start + tensor.numel()];
-                tensors.insert(
-                    format!("{prefix}.{name}"),
-                    HostTensor::from_f32(shape, values, Dtype::F32),
-                );
+        let mut moments = self.stored("m.", &self.m)?;
+        moments.extend(self.stored("v.", &self.v)?);
+        Ok(AdamWState { masters: self.stored_masters()?, moments, step: self.step })
+    }
+
+    /// [`AdamWState::masters`] alone.
+    pub fn stored_masters(&self) -> Result<Weights> {
+        self.stored("", &self.masters)
+    }
+
+    /// The parts of a flat buffer, as `<prefix><name>`.
+    fn stored(&self, prefix: &str, buffer: &Tensor) -> Result<Weights> {
+        let values = to_host(buffer)?;
+        let part = |Parameter { name, tensor, offset }: &Parameter| {
+            let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+            let start = *offset as usize;
+            let values = &values[start..start + tensor.numel()];
+            (format!("{prefix}{name}"), HostTensor::from_f32(shape, values, Dtype::F32))
+        };
+        Ok(self.parameters.iter().map(part).collect())
+    }
+
+    /// A flat buffer of what [`AdamW::stored`] gives.
+    fn flat(&self, prefix: &str, stored: &Weights) -> Result<Tensor> {
+        let mut values = Vec::with_capacity(self.masters.numel());
+        for Parameter { name, tensor, .. } in &self.parameters {
+            let name = format!("{prefix}{name}");
+            let part = stored
+                .get(&name)
+                .ok_or_else(|| Error::data(format!("optimizer state lacks the tensor `{name}`")))?;
+            if part.len() != tensor.numel() {
+                return Err(Error::data(format!(
+                    "optimizer state: tensor `{name}` has {} numbers, the model {}",
+                    part.len(),
+                    tensor.numel()
+                )));
             }
+            values.extend(part.to_f32());
         }
-        Ok(AdamWState { tensors, step: self.step })
+        Ok(Tensor::f_from_slice(&values)?)
     }
 
     /// Continues from a stored state of the same parameters: they, too, become what they were.
     pub fn restore(&mut self, state: &AdamWState) -> Result<()> {
-        let load = |prefix: &str| -> Result<Tensor> {
-            let mut values = Vec::with_capacity(self.masters.numel());
-            for Parameter { name, tensor, .. } in &self.parameters {
-                let name = format!("{prefix}.{name}");
-                let moment = state.tensors.get(&name).ok_or_else(|| {
-                    Error::data(format!("optimizer state lacks the tensor `{name}`"))
-                })?;
-                if moment.len() != tensor.numel() {
-                    return Err(Error::data(format!(
-                        "optimizer state: tensor `{name}` has {} numbers, the model {}",
-                        moment.len(),
-                        tensor.numel()
-                    )));
-                }
-                values.extend(moment.to_f32());
-            }
-            Ok(Tensor::f_from_slice(&values)?.f_to_kind(Kind::Float)?)
-        };
-        let (p, m, v) = (load("p")?, load("m")?, load("v")?);
-        tch::no_grad(|| -> Result<()> {
-            self.masters.f_copy_(&p)?;
-            self.m.f_copy_(&m)?;
-            self.v.f_copy_(&v)?;
+        self.restore_moments(state)?;
+        self.restore_masters(&state.masters)
+    }
+
+    /// The parameters alone become what they were.
+    pub fn restore_masters(&mut self, masters: &Weights) -> Result<()> {
+        let masters = self.flat("", masters)?;
+        tch::no_grad(|| {
+            self.masters.f_copy_(&masters)?;
             self.round()
-        })?;
+        })
+    }
+
+    /// The parameters stay as they are, their updates continue.
+    pub fn restore_moments(&mut self, state: &AdamWState) -> Result<()> {
+        let (m, v) = (self.flat("m.", &state.moments)?, self.flat("v.", &state.moments)?);
+        self.m.f_copy_(&m)?;
+        self.v.f_copy_(&v)?;
         self.step = state.step;
+        Ok(())
+    }
+
+    /// Starts afresh from the masters as they are: only the moments are forgotten.
+    pub fn reset(&mut self) -> Result<()> {
+        let _ = self.m.f_zero_()?;
+        let _ = self.v.f_zero_()?;
+        self.step = 0;
         Ok(())
     }
 

@@ -94,6 +94,11 @@ impl MicroBatch {
         })
     }
 
+    /// Which sequences of the batch these are.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
     /// Adds to `gradients` those of the sum of what `loss` gives: it gets some of the response
     /// tokens at a time, as a range of 0..N, with their logits (n, V), f32.
     pub fn backward(

@@ -110,6 +110,7 @@ impl Transformer {
             blocks: self.blocks.iter().map(|block| block.map(put)).collect::<Result<_>>()?,
             norm: put(&self.norm)?,
             head: self.head.as_ref().map(put).transpose()?,
+            angles: RefCell::default(),
         })
     }
 

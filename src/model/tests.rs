@@ -169,9 +169,31 @@ fn a_restored_optimizer_continues_bit_for_bit() {
     assert_eq!(adamw.state().unwrap(), restored.state().unwrap());
 
     let mut lacking = state;
-    lacking.tensors.remove("v.bias");
+    lacking.moments.remove("v.bias");
     let error = restored.restore(&lacking).unwrap_err().to_string();
     assert_eq!(error, "optimizer state lacks the tensor `v.bias`");
+}
+
+#[test]
+fn a_reset_optimizer_keeps_what_bf16_rounds_away() {
+    let parameter = Tensor::from_slice(&[1.0f32, -3.0]).to_kind(Kind::BFloat16);
+    let parameters = vec![("p".to_string(), parameter.set_requires_grad(true))];
+    let mut adamw = AdamW::new(parameters, AdamWSettings::default()).unwrap();
+    let learn = |adamw: &mut AdamW| {
+        let _ = adamw.gradients().of("p").unwrap().fill_(1.0);
+        adamw.step(1e-4, 1.0).unwrap();
+    };
+    learn(&mut adamw);
+    let masters = adamw.stored_masters().unwrap();
+    assert_ne!(masters["p"].to_f32(), masters["p"].cast(Dtype::Bf16).to_f32());
+    adamw.reset().unwrap();
+    let state = adamw.state().unwrap();
+    assert_eq!((&state.masters, state.step), (&masters, 0));
+    assert!(state.moments.values().all(|moment| moment.to_f32() == [0.0, 0.0]));
+    learn(&mut adamw);
+    let moved = |before: f32, after: f32| (before - after - 1e-4).abs() < 1e-6;
+    let after = adamw.stored_masters().unwrap();
+    assert!(masters["p"].to_f32().iter().zip(after["p"].to_f32()).all(|(&b, a)| moved(b, a)));
 }
 
 #[test]

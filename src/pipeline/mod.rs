@@ -11,6 +11,7 @@ mod tests;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -37,6 +38,18 @@ pub struct Resources {
     pub time: Option<String>,
 }
 
+/// Where a stage runs. What it makes does not depend on the number of shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Placement {
+    /// In one process.
+    #[default]
+    Fused,
+    /// Step by step, each step a stage of its own, with so many processes where there is a share for
+    /// each.
+    Rounds { shards: NonZeroU32 },
+}
+
 /// A stage with resolved parameters and known id.
 pub struct Stage {
     pub name: String,
@@ -47,6 +60,8 @@ pub struct Stage {
     /// it by the port's own name, so that renaming a stage changes no identity.
     pub inputs: BTreeMap<String, BTreeMap<String, usize>>,
     pub resources: Resources,
+    /// Processes that share it.
+    pub shards: u32,
     /// What the id is the hash of.
     pub identity: Value,
     pub id: ArtifactId,
@@ -57,7 +72,8 @@ pub struct Pipeline {
     /// As given on the command line.
     pub file: String,
     pub name: String,
-    /// In the order of the file.
+    /// In the order of the file; a stage in rounds is a stage for each of their steps, `name.1.draw`
+    /// and so on, and the last has its name.
     pub stages: Vec<Stage>,
 }
 

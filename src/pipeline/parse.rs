@@ -20,6 +20,7 @@ pub(super) struct RawStage {
     pub params: Node,
     pub inputs: Vec<RawPort>,
     pub resources: Option<Node>,
+    pub placement: Option<Node>,
 }
 
 pub(super) struct RawPort {
@@ -112,15 +113,17 @@ fn stage(file: &str, key: Key, node: Node) -> Result<RawStage> {
             at(&key.place)
         )));
     };
-    let (mut job, mut params, mut inputs, mut resources) = (None, None, Vec::new(), None);
+    let (mut job, mut params, mut inputs) = (None, None, Vec::new());
+    let (mut resources, mut placement) = (None, None);
     for (field, node) in entries {
         match field.name.as_str() {
             "job" => job = Some(text_of(file, &field, &node)?),
             "params" => params = Some(node),
             "inputs" => inputs = ports(file, &key.name, node)?,
             "resources" => resources = Some(node),
+            "placement" => placement = Some(node),
             other => {
-                let hint = hint(other, ["job", "params", "inputs", "resources"]);
+                let hint = hint(other, ["job", "params", "inputs", "resources", "placement"]);
                 return Err(Error::usage(format!(
                     "{}: unknown key `{other}`{hint}",
                     at(&field.place)
@@ -143,7 +146,7 @@ fn stage(file: &str, key: Key, node: Node) -> Result<RawStage> {
         let found = params.describe();
         return Err(Error::usage(format!("{}: `params` is a map, not {found}", at(&params.place))));
     }
-    Ok(RawStage { key, job, params, inputs, resources })
+    Ok(RawStage { key, job, params, inputs, resources, placement })
 }
 
 fn ports(file: &str, stage: &str, node: Node) -> Result<Vec<RawPort>> {

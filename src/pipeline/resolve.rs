@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::nearest::hint;
 use super::parse::{RawPipeline, RawPort, RawStage, Wires};
 use super::yaml::{Key, Node, Place};
-use super::{Pipeline, Resources, Stage};
+use super::{Pipeline, Placement, Resources, Stage};
 use crate::id::ArtifactId;
-use crate::job::{self, Arity, Job, Port};
+use crate::job::{self, Arity, From, Job, Made, Part, Port};
 use crate::{Error, Result};
 
 type Wired = BTreeMap<String, BTreeMap<String, usize>>;
@@ -29,7 +30,7 @@ pub(super) fn resolve(raw: RawPipeline, kinds: &[&'static dyn Job]) -> Result<Pi
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut params = raw
+    let params = raw
         .stages
         .iter()
         .zip(&jobs)
@@ -43,34 +44,132 @@ pub(super) fn resolve(raw: RawPipeline, kinds: &[&'static dyn Job]) -> Result<Pi
         .map(|i| wire(&raw, &jobs, &made, i))
         .collect::<Result<Vec<Wired>>>()?;
     let order = order(&raw, &wired)?;
-    let mut stages: Vec<Option<Stage>> = raw.stages.iter().map(|_| None).collect();
-    for i in order {
-        let (stage, job) = (&raw.stages[i], jobs[i]);
-        let params = params[i].take();
-        let ids = wired[i]
-            .iter()
-            .map(|(port, named)| {
-                let ids = named
-                    .iter()
-                    .filter_map(|(name, &from)| {
-                        stages[from].as_ref().map(|from| (name.clone(), from.id.clone()))
-                    })
-                    .collect();
-                (port.clone(), ids)
-            })
-            .collect();
-        let identity = job::identity(job, &params, &ids);
-        stages[i] = Some(Stage {
-            name: stage.key.name.clone(),
-            job,
-            params,
-            inputs: wired[i].clone(),
-            resources: resources(&raw, stage)?,
-            id: ArtifactId::of(&identity),
-            identity,
+    for (i, stage) in raw.stages.iter().enumerate() {
+        let inputs = wired[i].iter().flat_map(|(port, named)| {
+            named.values().map(|&from| Made { port, job: jobs[from].name(), params: &params[from] })
         });
+        let inputs: Vec<Made> = inputs.collect();
+        jobs[i].check(&params[i], &inputs).map_err(|e| explain(&raw, stage, e))?;
+    }
+    let drafts = (0..raw.stages.len())
+        .map(|i| drafts(&raw, &raw.stages[i], jobs[i], &params[i], &wired[i]))
+        .collect::<Result<Vec<_>>>()?;
+    let mut end = 0;
+    let ends: Vec<usize> = drafts
+        .iter()
+        .map(|drafts| {
+            end += drafts.len();
+            end
+        })
+        .collect();
+    let mut stages: Vec<Option<Stage>> = (0..end).map(|_| None).collect();
+    for i in order {
+        let start = ends[i] - drafts[i].len();
+        for (number, draft) in drafts[i].iter().enumerate() {
+            let mut inputs = Wired::new();
+            let mut ids: BTreeMap<String, BTreeMap<String, ArtifactId>> = BTreeMap::new();
+            for (port, name, from) in &draft.inputs {
+                let from = match *from {
+                    // What a stage makes, its last part makes.
+                    Source::Stage(from) => ends[from] - 1,
+                    Source::Part(number) => start + number,
+                };
+                inputs.entry(port.clone()).or_default().insert(name.clone(), from);
+                if let Some(from) = &stages[from] {
+                    ids.entry(port.clone()).or_default().insert(name.clone(), from.id.clone());
+                }
+            }
+            let identity = job::identity(draft.job, &draft.params, &ids);
+            stages[start + number] = Some(Stage {
+                name: draft.name.clone(),
+                job: draft.job,
+                params: draft.params.clone(),
+                inputs,
+                resources: draft.resources.clone(),
+                shards: draft.shards,
+                id: ArtifactId::of(&identity),
+                identity,
+            });
+        }
     }
     Ok(Pipeline { file: raw.file, name: raw.name, stages: stages.into_iter().flatten().collect() })
+}
+
+/// A stage whose inputs have no ids yet.
+struct Draft {
+    name: String,
+    job: &'static dyn Job,
+    params: Value,
+    /// Port, name, and what it is.
+    inputs: Vec<(String, String, Source)>,
+    resources: Resources,
+    shards: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    /// A stage of the file, by position.
+    Stage(usize),
+    /// Another draft of the same stage.
+    Part(usize),
+}
+
+/// What a stage of the file becomes: itself, or the steps of its rounds.
+fn drafts(
+    raw: &RawPipeline,
+    stage: &RawStage,
+    job: &'static dyn Job,
+    params: &Value,
+    wired: &Wired,
+) -> Result<Vec<Draft>> {
+    let name = &stage.key.name;
+    let resources: Resources = settings(raw, stage, &stage.resources, "resources")?;
+    let shards = match settings(raw, stage, &stage.placement, "placement")? {
+        Placement::Rounds { shards } => shards.get(),
+        Placement::Fused => {
+            let named = |(port, named): (&String, &BTreeMap<String, usize>)| {
+                let input = |(name, &from): (&String, &usize)| {
+                    (port.clone(), name.clone(), Source::Stage(from))
+                };
+                named.iter().map(input).collect::<Vec<_>>()
+            };
+            return Ok(vec![Draft {
+                name: name.clone(),
+                job,
+                params: params.clone(),
+                inputs: wired.iter().flat_map(named).collect(),
+                resources,
+                shards: 1,
+            }]);
+        }
+    };
+    let ports: Vec<&str> = wired.keys().map(String::as_str).collect();
+    let parts = job.rounds(params, shards, &ports).map_err(|e| {
+        let place = stage.placement.as_ref().map_or(&stage.key.place, |node| &node.place);
+        e.at(format!("{}: placement", raw.at(place, name)))
+    })?;
+    let last = parts.len() - 1;
+    let draft = |(number, part): (usize, Part)| {
+        let input = |(port, label, from): (&str, String, From)| {
+            let source = match from {
+                From::Part(number) => Source::Part(number),
+                From::Port(port) => Source::Stage(*wired.get(port)?.values().next()?),
+            };
+            Some((port.to_string(), label, source))
+        };
+        Draft {
+            name: if number == last { name.clone() } else { format!("{name}.{}", part.name) },
+            job: part.job,
+            params: part.params,
+            inputs: part.inputs.into_iter().filter_map(input).collect(),
+            resources: match part.device {
+                true => resources.clone(),
+                false => Resources { gpus: Some(0), ..resources.clone() },
+            },
+            shards: part.shards,
+        }
+    };
+    Ok(parts.into_iter().enumerate().map(draft).collect())
 }
 
 /// Looks up the ports and stages of stage `i`.
@@ -207,12 +306,18 @@ fn order(raw: &RawPipeline, wired: &[Wired]) -> Result<Vec<usize>> {
     Ok(order)
 }
 
-fn resources(raw: &RawPipeline, stage: &RawStage) -> Result<Resources> {
-    let Some(node) = stage.resources.as_ref().filter(|node| !node.is_null()) else {
-        return Ok(Resources::default());
+/// What stands behind a stage's key `what`, or the default.
+fn settings<T: DeserializeOwned + Default>(
+    raw: &RawPipeline,
+    stage: &RawStage,
+    node: &Option<Node>,
+    what: &str,
+) -> Result<T> {
+    let Some(node) = node.as_ref().filter(|node| !node.is_null()) else {
+        return Ok(T::default());
     };
     serde_json::from_value(node.to_json())
-        .map_err(|e| locate(raw, stage, node, "resources", &e.to_string()))
+        .map_err(|e| locate(raw, stage, node, what, &e.to_string()))
 }
 
 /// A job's complaint about its parameters, with the place of what it complains about.
@@ -224,9 +329,16 @@ fn explain(raw: &RawPipeline, stage: &RawStage, error: Error) -> Error {
 }
 
 fn locate(raw: &RawPipeline, stage: &RawStage, node: &Node, what: &str, message: &str) -> Error {
+    // A path in front, where there is one.
+    let found =
+        message.split_once(": ").and_then(|(path, rest)| Some((path, rest, node.at(path)?)));
+    let (above, message, below) = found.unwrap_or(("", message, node));
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (place, path) =
-        place_of(node, message, &quoted).unwrap_or_else(|| (fallback(stage, node), String::new()));
+    let (place, path) = match place_of(below, message, &quoted) {
+        Some(found) => found,
+        None if above.is_empty() => (fallback(stage, node), String::new()),
+        None => (below.place.clone(), String::new()),
+    };
     let message = match message.split_once(", expected ") {
         Some((fact, _)) if fact.starts_with("unknown ") && quoted.len() > 1 => {
             format!("{fact}{}", hint(quoted[0], quoted[1..].iter().copied()))
@@ -234,8 +346,8 @@ fn locate(raw: &RawPipeline, stage: &RawStage, node: &Node, what: &str, message:
         _ if message.starts_with("missing field") => format!("{message}; add it"),
         _ => message.to_string(),
     };
-    let path = if path.is_empty() { String::new() } else { format!(".{path}") };
-    Error::usage(format!("{}: {what}{path}: {message}", raw.at(&place, &stage.key.name)))
+    let path: Vec<&str> = [what, above, &path].into_iter().filter(|p| !p.is_empty()).collect();
+    Error::usage(format!("{}: {}: {message}", raw.at(&place, &stage.key.name), path.join(".")))
 }
 
 /// The key a message names in quotes, or else the only scalar whose value it names, or else the

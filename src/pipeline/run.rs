@@ -122,21 +122,25 @@ async fn run_rest(
     mut endings: Vec<Option<Ending>>,
 ) -> Result<Vec<StageEnd>> {
     let mut running: JoinSet<(usize, Result<Ending>)> = JoinSet::new();
-    let mut started = vec![false; endings.len()];
+    // Shards started of each stage.
+    let mut started = vec![0; endings.len()];
     let mut failed = false;
     loop {
         while !failed && !options.stop.requested() && running.len() < options.workers.max(1) {
             let ready = (0..endings.len()).find(|&i| {
                 wanted[i]
-                    && !started[i]
+                    && started[i] < pipeline.stages[i].shards
                     && endings[i].is_none()
                     && pipeline.stages[i].upstream().all(|from| manifest(&endings[from]).is_some())
             });
             let Some(i) = ready else { break };
-            started[i] = true;
             let stage = &pipeline.stages[i];
-            let run = prepare(store, stage, Shard::WHOLE, options, |from| manifest(&endings[from]));
-            options.observer.started(&stage.name, stage.job.name());
+            let shard = Shard { index: started[i], of: stage.shards };
+            started[i] += 1;
+            let run = prepare(store, stage, shard, options, |from| manifest(&endings[from]));
+            if shard.index == 0 {
+                options.observer.started(&stage.name, stage.job.name());
+            }
             let (store, pipeline) = (store.clone(), pipeline.name.clone());
             let name = stage.name.clone();
             running.spawn(async move { (i, finish(&store, &pipeline, &name, run).await) });
@@ -146,8 +150,11 @@ async fn run_rest(
         let name = &pipeline.stages[i].name;
         let ending = ended.unwrap_or_else(|e| Ending::Failed(e.at(format!("stage `{name}`"))));
         failed |= matches!(ending, Ending::Failed(_));
-        options.observer.ended(name, &ending);
-        endings[i] = Some(ending);
+        // The last of a stage's shards commits it, and the first failure is its end.
+        if endings[i].is_none() && !matches!(ending, Ending::ShardCommitted) {
+            options.observer.ended(name, &ending);
+            endings[i] = Some(ending);
+        }
     }
     Ok(ends(endings, wanted))
 }

@@ -170,6 +170,17 @@ impl Node {
         }
     }
 
+    /// What lies at a dotted path, through lists by number.
+    pub fn at(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, part| match &node.tree {
+            Tree::Map(entries) => {
+                entries.iter().find(|(key, _)| key.name == part).map(|(_, value)| value)
+            }
+            Tree::List(items) => items.get(part.parse::<usize>().ok()?),
+            Tree::Scalar(_) | Tree::File(_) => None,
+        })
+    }
+
     /// The place of the key `name` anywhere below, in order of the file.
     pub fn find_key(&self, name: &str) -> Option<&Place> {
         match &self.tree {

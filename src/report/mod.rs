@@ -109,7 +109,9 @@ async fn collect(
             "run `{pipeline}` has no scores to report; `triad status` lists its stages"
         )));
     }
-    let runs = of(&|found| found.manifest.datasets.contains_key("metrics"));
+    let mut runs = of(&|found| found.manifest.datasets.contains_key("metrics"));
+    // The steps of rounds, whose last has all metrics under the stage's own name.
+    runs.retain(|(stage, _)| !stage.contains('.'));
     let spec = Spec { title: pipeline.into(), samples: 1, ..Spec::default() };
     Ok((Data::read(spec, &scores, &runs).await?, None))
 }

@@ -5,40 +5,65 @@ use crate::entropy::Stream;
 use crate::job::rl::Lesson;
 use crate::{Error, Result};
 
-pub struct Curriculum {
+pub struct Curriculum<'a> {
     seed: u64,
     /// Tasks in an iteration.
     prompts: usize,
-    lessons: Vec<Plan>,
+    lessons: &'a [Lesson],
+    pools: Vec<Pool>,
 }
 
-/// A lesson and its tasks, as indices into the dataset.
-struct Plan {
-    lesson: Lesson,
+/// A lesson's tasks, as indices into the dataset.
+struct Pool {
     own: Vec<usize>,
     /// Of the levels before, and how many of them an iteration takes.
     earlier: Vec<usize>,
     review: usize,
 }
 
-/// One RL iteration.
-pub struct Iteration {
+/// An RL iteration's place in a curriculum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// From 0, over all lessons.
+    pub index: usize,
+    /// Number of its lesson, from 0.
+    pub lesson: usize,
     pub level: u32,
-    /// The first iteration of its lesson: the optimizer starts afresh.
-    pub fresh: bool,
     /// Its place in its lesson, from 0, and the lesson's iterations.
     pub nth: usize,
     pub steps: usize,
-    /// Indices into the dataset.
-    pub tasks: Vec<usize>,
 }
 
-impl Curriculum {
-    pub fn new(seed: u64, prompts: usize, lessons: &[Lesson], tasks: &[Task]) -> Result<Self> {
+impl Place {
+    /// Of iteration `index`; none beyond the last lesson.
+    pub fn of(lessons: &[Lesson], index: usize) -> Option<Self> {
+        let mut nth = index;
+        for (lesson, &Lesson { level, steps, .. }) in lessons.iter().enumerate() {
+            if nth < steps {
+                return Some(Self { index, lesson, level, nth, steps });
+            }
+            nth -= steps;
+        }
+        None
+    }
+
+    /// The number that rows and metrics carry, from 1.
+    pub fn step(&self) -> usize {
+        self.index + 1
+    }
+
+    /// Whether a lesson before it has ended: the optimizer starts afresh.
+    pub fn fresh(&self) -> bool {
+        self.nth == 0 && self.index > 0
+    }
+}
+
+impl<'a> Curriculum<'a> {
+    pub fn new(seed: u64, prompts: usize, lessons: &'a [Lesson], tasks: &[Task]) -> Result<Self> {
         let of = |wanted: &dyn Fn(u32) -> bool| -> Vec<usize> {
             (0..tasks.len()).filter(|&i| wanted(tasks[i].level)).collect()
         };
-        let plan = |(number, lesson): (usize, &Lesson)| {
+        let pool = |(number, lesson): (usize, &Lesson)| {
             let own = of(&|level| level == lesson.level);
             if own.is_empty() {
                 return Err(Error::usage(format!(
@@ -52,43 +77,33 @@ impl Curriculum {
             });
             let share = if earlier.is_empty() { 0.0 } else { lesson.review };
             let review = (share * prompts as f64).round() as usize;
-            Ok(Plan { lesson: lesson.clone(), own, earlier, review })
+            Ok(Pool { own, earlier, review })
         };
-        let lessons = lessons.iter().enumerate().map(plan).collect::<Result<_>>()?;
-        Ok(Self { seed, prompts, lessons })
+        let pools = lessons.iter().enumerate().map(pool).collect::<Result<_>>()?;
+        Ok(Self { seed, prompts, lessons, pools })
     }
 
     /// Iterations over all lessons.
     pub fn len(&self) -> usize {
-        self.lessons.iter().map(|plan| plan.lesson.steps).sum()
+        self.lessons.iter().map(|lesson| lesson.steps).sum()
     }
 
-    /// The lesson that iteration `index` belongs to, by number, and the iteration's place in it.
-    fn lesson(&self, index: usize) -> Option<(usize, &Plan, usize)> {
-        let mut nth = index;
-        for (number, plan) in self.lessons.iter().enumerate() {
-            if nth < plan.lesson.steps {
-                return Some((number, plan, nth));
-            }
-            nth -= plan.lesson.steps;
-        }
-        None
+    /// Where iteration `index` stands and its tasks, as indices into the dataset: a function of the
+    /// index alone.
+    pub fn iteration(&self, index: usize) -> Option<(Place, Vec<usize>)> {
+        let place = Place::of(self.lessons, index)?;
+        let pool = &self.pools[place.lesson];
+        let name = format!("rl/lesson-{}", place.lesson);
+        let mut tasks = self.take(&name, &pool.own, place.nth, self.prompts - pool.review);
+        tasks.extend(self.take(&format!("{name}/review"), &pool.earlier, place.nth, pool.review));
+        Some((place, tasks))
     }
 
-    /// Iteration `index`, from 0: a function of the index alone.
-    pub fn iteration(&self, index: usize) -> Option<Iteration> {
-        let (number, plan, nth) = self.lesson(index)?;
-        let name = format!("rl/lesson-{number}");
-        let mut tasks = self.take(&name, &plan.own, nth, self.prompts - plan.review);
-        tasks.extend(self.take(&format!("{name}/review"), &plan.earlier, nth, plan.review));
-        let Lesson { level, steps, .. } = plan.lesson;
-        Some(Iteration { level, fresh: nth == 0, nth, steps, tasks })
-    }
-
-    /// `count` more tasks of the lesson that iteration `index` belongs to, for its refill `refill`.
-    pub fn refill(&self, index: usize, refill: usize, count: usize) -> Vec<usize> {
-        let Some((number, plan, _)) = self.lesson(index) else { return Vec::new() };
-        self.take(&format!("rl/lesson-{number}/refill-{index}-{refill}"), &plan.own, 0, count)
+    /// `count` more tasks of the iteration's lesson, for its refill `refill`.
+    pub fn refill(&self, place: &Place, refill: usize, count: usize) -> Vec<usize> {
+        let Place { index, lesson, .. } = place;
+        let name = format!("rl/lesson-{lesson}/refill-{index}-{refill}");
+        self.take(&name, &self.pools[*lesson].own, 0, count)
     }
 
     /// The `nth` handful of `count` tasks of a pool in shuffled epochs.
@@ -125,7 +140,7 @@ mod tests {
         let lessons = [lesson(1, 2, 0.4), lesson(3, 2, 0.4), lesson(2, 3, 0.4)];
         let curriculum = Curriculum::new(7, 5, &lessons, &tasks).unwrap();
         let levels = |index| {
-            let tasks = curriculum.iteration(index).unwrap().tasks;
+            let (_, tasks) = curriculum.iteration(index).unwrap();
             tasks.into_iter().map(|i| 1 + i as u32 % 3).collect::<Vec<_>>()
         };
         assert_eq!(levels(0), [1; 5]);
@@ -141,17 +156,15 @@ mod tests {
         let lessons = [lesson(2, 4, 0.0), lesson(1, 2, 0.0)];
         let curriculum = Curriculum::new(7, 5, &lessons, &tasks).unwrap();
         assert_eq!(curriculum.len(), 6);
-        let all: Vec<Iteration> = (0..6).map(|i| curriculum.iteration(i).unwrap()).collect();
+        let all: Vec<_> = (0..6).map(|i| curriculum.iteration(i).unwrap()).collect();
         assert!(curriculum.iteration(6).is_none());
-        assert_eq!(all.iter().map(|i| i.level).collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1]);
-        assert_eq!(
-            all.iter().map(|i| i.fresh).collect::<Vec<_>>(),
-            [true, false, false, false, true, false]
-        );
-        let mut epoch: Vec<usize> = all[..2].iter().flat_map(|i| i.tasks.clone()).collect();
+        let places = || all.iter().map(|(place, _)| place);
+        assert_eq!(places().map(|place| place.level).collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1]);
+        assert_eq!(places().position(Place::fresh), Some(4));
+        let mut epoch: Vec<usize> = all[..2].iter().flat_map(|(_, tasks)| tasks.clone()).collect();
         epoch.sort_unstable();
         assert_eq!(epoch, (0..20).filter(|i| i % 2 == 1).collect::<Vec<_>>());
-        assert_ne!(all[0].tasks, all[2].tasks);
+        assert_ne!(all[0].1, all[2].1);
         assert!(Curriculum::new(7, 5, &[lesson(3, 1, 0.0)], &tasks).is_err());
     }
 }

@@ -2,15 +2,68 @@
 
 use std::collections::BTreeSet;
 
-use super::curriculum::Curriculum;
 use super::measure::quantiles;
 use super::prompt::Prompt;
 use super::responses::Sampler;
-use crate::Result;
+use crate::checkpoint::Tokenizer;
 use crate::dataset::{Rollout, Task, Verdict};
+use crate::job::draw::Drawing;
 use crate::job::rl::Spec;
-use crate::job::verify::judge;
+use crate::job::select::varied;
+use crate::model::{Sampling, Transformer};
+use crate::{Error, Result};
 
+impl Drawing {
+    /// Who draws iteration `step` from `model`, the policy called `policy`.
+    pub fn sampler<'a>(
+        &self,
+        model: &'a Transformer,
+        tokenizer: &'a Tokenizer,
+        stops: &'a [u32],
+        policy: &'a str,
+        step: usize,
+    ) -> Sampler<'a> {
+        Sampler {
+            model,
+            tokenizer,
+            stops,
+            stop: &[],
+            sampling: Sampling {
+                temperature: self.temperature,
+                max_new_tokens: self.max_new_tokens,
+                seed: self.seed,
+                cache_bytes: self.cache_bytes,
+                ..Sampling::default()
+            },
+            samples: self.samples as u32,
+            policy,
+            step: step as u32,
+        }
+    }
+
+    /// The policy in what it samples in, where that is not what it is trained in.
+    pub fn copy(&self, policy: &Transformer) -> Result<Option<Transformer>> {
+        let other = self.sampler_precision.filter(|&precision| precision != self.precision);
+        other.map(|precision| policy.copy(precision.of())).transpose()
+    }
+
+    /// The prompts `chosen`, in the blocks that are sampled together. `first` is the number of the
+    /// first among the iteration's: numbers name the randomness.
+    pub fn blocks<'a>(
+        &self,
+        step: usize,
+        first: usize,
+        chosen: &[usize],
+        tasks: &'a [Task],
+    ) -> Vec<Vec<(u64, &'a Task)>> {
+        let name = |i: usize| ((step as u64) << 32) | (first + i) as u64;
+        let items: Vec<(u64, &Task)> =
+            chosen.iter().enumerate().map(|(i, &task)| (name(i), &tasks[task])).collect();
+        items.chunks(self.block.unwrap_or(usize::MAX)).map(<[_]>::to_vec).collect()
+    }
+}
+
+#[derive(Default)]
 pub struct Drawn {
     /// One for each group.
     pub prompts: Vec<Prompt>,
@@ -22,56 +75,29 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Samples and judges iteration `index`, whose tasks are `chosen`. With refills, as many prompts
-    /// as have no variance are drawn again, from the same lesson, until there are enough with it.
-    pub fn new(
-        spec: &Spec,
-        curriculum: &Curriculum,
-        index: usize,
-        chosen: &[usize],
-        tasks: &[Task],
-        sampler: &Sampler,
-    ) -> Result<Self> {
-        let mut drawn = Self {
-            prompts: Vec::new(),
-            rollouts: Vec::new(),
-            verdicts: Vec::new(),
-            kept: BTreeSet::new(),
-        };
-        drawn.add(spec, chosen, tasks, sampler)?;
-        for refill in 0..spec.refills {
-            let missing = spec.prompts.saturating_sub(drawn.kept.len());
-            if missing == 0 {
-                break;
-            }
-            drawn.add(spec, &curriculum.refill(index, refill, missing), tasks, sampler)?;
-        }
-        Ok(drawn)
-    }
-
-    fn add(
+    /// Takes in the responses to `tasks`, `samples` to each in turn, and the verdicts on them.
+    pub fn add<'a>(
         &mut self,
-        spec: &Spec,
-        chosen: &[usize],
-        tasks: &[Task],
-        sampler: &Sampler,
+        samples: usize,
+        tasks: impl ExactSizeIterator<Item = &'a Task>,
+        tokenizer: &Tokenizer,
+        rollouts: Vec<Rollout>,
+        verdicts: Vec<Verdict>,
     ) -> Result<()> {
-        let first = self.prompts.len();
-        let name = |i: usize| (u64::from(sampler.step) << 32) | (first + i) as u64;
-        let chosen: Vec<(u64, &Task)> =
-            chosen.iter().enumerate().map(|(i, &task)| (name(i), &tasks[task])).collect();
-        for (_, task) in &chosen {
-            self.prompts.push(Prompt::new(task, sampler.tokenizer)?);
+        if rollouts.len() != tasks.len() * samples || verdicts.len() != rollouts.len() {
+            return Err(Error::data(format!(
+                "{} rollouts and {} verdicts of {} prompts with {samples} samples each",
+                rollouts.len(),
+                verdicts.len(),
+                tasks.len()
+            )));
         }
-        let rollouts = sampler.rollouts(&chosen)?;
-        let verdicts = judge(chosen.iter().map(|&(_, task)| task), &rollouts, spec.reward)?;
-        for (group, verdicts) in verdicts.chunks(spec.samples).enumerate() {
-            if verdicts.iter().any(|verdict| verdict.reward != verdicts[0].reward) {
-                self.kept.insert(first + group);
-            }
+        for task in tasks {
+            self.prompts.push(Prompt::new(task, tokenizer)?);
         }
         self.rollouts.extend(rollouts);
         self.verdicts.extend(verdicts);
+        self.kept = varied(&self.verdicts, samples);
         Ok(())
     }
 

@@ -1,137 +1,96 @@
 //! The one RL loop: sample, verify, select, update.
 
+use std::mem::take;
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::datatypes::UInt32Type;
-
-use super::curriculum::Curriculum;
+use super::curriculum::{Curriculum, Place};
 use super::drawn::Drawn;
-use super::rate;
+use super::learner::{Learner, Setup};
 use super::responses::Sampler;
-use super::state::{self, LoopState};
-use super::update::{Batch, Update};
-use crate::advantage::adapted;
-use crate::checkpoint::Checkpoint;
-use crate::dataset::{Metric, Rollout, Row, Task, Verdict};
+use super::update;
+use crate::Result;
+use crate::checkpoint::{ModelConfig, Weights};
+use crate::dataset::Task;
 use crate::job::Context;
 use crate::job::rl::Spec;
-use crate::model::{self, AdamW, AdamWSettings, Sampling, Transformer};
-use crate::{Error, Result, query};
+use crate::job::verify::judge;
+use crate::model::{self, Transformer};
+
+impl Spec {
+    pub fn setup(&self) -> Setup {
+        Setup {
+            seed: self.seed,
+            precision: self.precision,
+            lora: self.lora.clone(),
+            weight_decay: self.weight_decay,
+            learning_rate: self.learning_rate,
+            max_rejected: self.max_rejected,
+        }
+    }
+}
+
+/// The frozen model of the KL term: that of port `reference`, or else the one with `weights`. None
+/// without such a term.
+pub fn reference(
+    context: &Context,
+    spec: &Spec,
+    config: &ModelConfig,
+    weights: &Weights,
+) -> Result<Option<Transformer>> {
+    if spec.kl.coefficient == 0.0 {
+        return Ok(None);
+    }
+    let weights = match context.inputs("reference").first() {
+        Some(input) => &context.checkpoint(&input.artifact)?.weights,
+        None => weights,
+    };
+    let device = model::device(&context.device)?;
+    Transformer::load(config, weights, device, spec.precision.of(), false).map(Some)
+}
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
-    let base = context.checkpoint(context.input("base")?)?;
-    let reference = match context.inputs("reference").first() {
-        _ if spec.kl.coefficient == 0.0 => None,
-        Some(input) => Some(context.checkpoint(&input.artifact)?.weights),
-        None => Some(base.weights.clone()),
-    };
-    let stops = base.stop_ids()?;
-    let Checkpoint { config, tokenizer, weights, files } = base;
     let tasks: Vec<Task> = context.read(context.input("tasks")?)?;
     let curriculum = Curriculum::new(spec.seed, spec.prompts, &spec.curriculum, &tasks)?;
-    let device = model::device(&context.device)?;
-    let precision = spec.precision.of();
-
-    let saved = state::resume(context)?;
-    let start = saved.as_ref().map_or(0, |saved| saved.step);
-    let mut metrics: Vec<Metric> = Vec::new();
-    let mut loop_state = LoopState { kl_coefficient: spec.kl.coefficient, rejected: 0 };
-    let mut policy = Transformer::load(&config, &weights, device, precision, true)?;
+    let base = context.input("base")?.clone();
+    let mut checkpoint = context.checkpoint(&base)?;
+    let stops = checkpoint.stop_ids()?;
+    let weights = take(&mut checkpoint.weights);
+    let reference = reference(context, &spec, &checkpoint.config, &weights)?;
+    let mut learner = Learner::new(context, spec.setup(), &checkpoint.config, &weights, &base)?;
     drop(weights); // the model holds its own copy
-    if let Some(lora) = &spec.lora {
-        policy.adapt(lora.rank, lora.alpha.unwrap_or(2.0 * lora.rank as f64), spec.seed)?;
-    }
-    let reference = reference
-        .map(|weights| Transformer::load(&config, &weights, device, precision, false))
-        .transpose()?;
-    let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
-    let mut optimizer = AdamW::new(policy.trainable(), settings)?;
-    if let Some(saved) = saved {
-        optimizer.restore(&saved.optimizer)?;
-        metrics = saved.metrics;
-        loop_state = saved.loop_state;
+    learner.state.kl_coefficient = spec.kl.coefficient;
+    let start = learner.resume(context)?;
+    if start == 0 && spec.continue_optimizer {
+        learner.continue_optimizer(context, &base)?;
     }
 
     let run_id = context.id.to_string();
+    let (drawing, selection) = (spec.drawing(), spec.selection());
     let (mut sampling, mut training) = (Rate::default(), Rate::default());
     let mut index = start;
-    while let Some(iteration) = curriculum.iteration(index) {
-        let step = index as u32 + 1;
-        if iteration.fresh && index > 0 {
-            optimizer = AdamW::new(policy.trainable(), settings)?;
-        }
+    while let Some((place, chosen)) = curriculum.iteration(index) {
         let clock = Instant::now();
-        let other = spec.sampler_precision.filter(|&precision| precision != spec.precision);
-        let copy = other.map(|precision| policy.copy(precision.of())).transpose()?;
-        let sampler = Sampler {
-            model: copy.as_ref().unwrap_or(&policy),
-            tokenizer: &tokenizer,
-            stops: &stops,
-            stop: &[],
-            sampling: Sampling {
-                temperature: spec.temperature,
-                max_new_tokens: spec.max_new_tokens,
-                seed: spec.seed,
-                cache_bytes: spec.cache_bytes,
-                ..Sampling::default()
-            },
-            samples: spec.samples as u32,
-            policy: &run_id,
-            step,
-        };
-        let drawn = Drawn::new(&spec, &curriculum, index, &iteration.tasks, &tasks, &sampler)?;
+        let copy = drawing.copy(&learner.policy)?;
+        let (model, tokenizer) = (copy.as_ref().unwrap_or(&learner.policy), &checkpoint.tokenizer);
+        let sampler = drawing.sampler(model, tokenizer, &stops, &run_id, place.step());
+        let drawn = draw(&spec, &curriculum, &place, chosen, &tasks, &sampler)?;
         drop(copy); // its memory is the update's
         sampling.add(drawn.tokens(), clock.elapsed());
 
         let clock = Instant::now();
-        let mut selected = select(&spec, &drawn.rollouts, &drawn.verdicts, context)?;
-        if spec.refills > 0 {
-            selected.retain(|&i| drawn.kept.contains(&(i / spec.samples)));
-        }
-        let batch = Batch::new(&spec, &drawn.prompts, &drawn.rollouts, &drawn.verdicts, &selected);
-        let share = rate::share(iteration.nth, iteration.steps, spec.warmup, spec.final_rate);
-        let update = Update {
-            spec: &spec,
-            step,
-            policy: &policy,
-            reference: reference.as_ref(),
-            kl_coefficient: loop_state.kl_coefficient,
-            learning_rate: spec.learning_rate * share,
-            device,
-        };
-        let measured = update.run(&mut optimizer, &batch)?;
-        training.add(batch.tokens(), clock.elapsed());
+        let selected = selection.select(&drawn.rollouts, &drawn.verdicts, &context.runtime)?;
+        let tokens = update::learn(
+            context,
+            &spec,
+            &mut learner,
+            reference.as_ref(),
+            &place,
+            &drawn,
+            &selected,
+        )?;
+        training.add(tokens, clock.elapsed());
 
-        let mut values = drawn.metrics(&spec);
-        values.push((0, "selected".into(), selected.len() as f64 / drawn.rollouts.len() as f64));
-        values.push((0, "learning_rate".into(), spec.learning_rate * share));
-        values.push((0, "kl_coefficient".into(), loop_state.kl_coefficient));
-        let accuracy = drawn.accuracy();
-        match &measured {
-            Some(sums) => {
-                loop_state.rejected = 0;
-                if let (Some(rule), Some(kl)) = (&spec.kl.adaptive, sums.kl.all()) {
-                    loop_state.kl_coefficient = adapted(
-                        loop_state.kl_coefficient,
-                        kl,
-                        rule.target,
-                        rule.horizon,
-                        batch.len(),
-                    );
-                }
-                let measured = sums.metrics().into_iter();
-                values.extend(measured.map(|(level, name, value)| (level, name.into(), value)));
-            }
-            None => {
-                loop_state.rejected += 1;
-                tracing::warn!(step, "a loss or gradient is not finite: the update is rejected");
-            }
-        }
-        values.push((0, "rejected".into(), f64::from(u8::from(measured.is_none()))));
-        let metric = |(level, name, value)| Metric { step, level, name, value };
-        metrics.extend(values.into_iter().map(metric));
         context.write(index, &drawn.rollouts)?;
         context.write(index, &drawn.verdicts)?;
         index += 1;
@@ -139,62 +98,47 @@ pub fn run(context: &mut Context) -> Result<()> {
             "iterations",
             index as u64,
             curriculum.len() as u64,
-            &format!("level {} accuracy {:.1}%", iteration.level, 100.0 * accuracy),
+            &format!("level {} accuracy {:.1}%", place.level, 100.0 * drawn.accuracy()),
         );
-        let failed = loop_state.rejected > spec.max_rejected;
+        let failed = learner.check(index);
         let due = index.is_multiple_of(spec.checkpoint_every);
-        if index < curriculum.len() && (due || failed || context.stop.requested()) {
-            state::save(context, index, &optimizer, &metrics, loop_state)?;
+        if failed.is_err() || index < curriculum.len() && (due || context.stop.requested()) {
+            learner.save(context, index)?;
             context.check_stop()?;
         }
-        if failed {
-            return Err(state::diverged(index, loop_state.rejected, spec.learning_rate));
-        }
+        failed?;
     }
-    let mut whole = metrics.iter().rev().filter(|metric| metric.level == 0);
-    if let Some(last) = whole.find(|metric| metric.name == "accuracy") {
-        context.summarize("accuracy", last.value);
+    if let Some(accuracy) = learner.last("accuracy") {
+        context.summarize("accuracy", accuracy);
     }
     sampling.report("sample", context);
     training.report("train", context);
-    context.write(0, &metrics)?;
-    context.write_checkpoint(&Checkpoint {
-        config,
-        tokenizer,
-        weights: policy.by_checkpoint_name(policy.merged(optimizer.masters()?)?, spec.dtype)?,
-        files,
-    })
+    learner.commit(context, checkpoint, spec.dtype, spec.optimizer_state)
 }
 
-/// Indices of the responses to learn from: those that the spec's query names, or all.
-fn select(
+/// Samples and judges an iteration, whose tasks are `chosen`. With refills, as many prompts as have no
+/// variance are drawn again, from the same lesson, until there are enough with it.
+fn draw(
     spec: &Spec,
-    rollouts: &[Rollout],
-    verdicts: &[Verdict],
-    context: &Context,
-) -> Result<Vec<usize>> {
-    let Some(sql) = &spec.select else { return Ok((0..rollouts.len()).collect()) };
-    let tables = vec![
-        ("rollouts", vec![Rollout::encode(rollouts)?]),
-        ("verdicts", vec![Verdict::encode(verdicts)?]),
-    ];
-    let mut chosen = std::collections::HashSet::new();
-    for batch in query::select(sql, tables, &context.runtime)? {
-        let (tasks, samples) = keys(&batch).ok_or_else(|| {
-            Error::usage("`select` must give the columns task_id and sample of `rollouts`")
-        })?;
-        chosen.extend(tasks.into_iter().zip(samples));
+    curriculum: &Curriculum,
+    place: &Place,
+    mut chosen: Vec<usize>,
+    tasks: &[Task],
+    sampler: &Sampler,
+) -> Result<Drawn> {
+    let drawing = spec.drawing();
+    let mut drawn = Drawn::default();
+    for refill in 0..=spec.refills {
+        for block in drawing.blocks(place.step(), drawn.prompts.len(), &chosen, tasks) {
+            let tasks = || block.iter().map(|&(_, task)| task);
+            let rollouts = sampler.rollouts(&block)?;
+            let verdicts = judge(tasks(), &rollouts, spec.reward)?;
+            drawn.add(spec.samples, tasks(), sampler.tokenizer, rollouts, verdicts)?;
+        }
+        let missing = spec.prompts.saturating_sub(drawn.kept.len());
+        chosen = curriculum.refill(place, refill, missing);
     }
-    Ok((0..rollouts.len())
-        .filter(|&i| chosen.contains(&(rollouts[i].task_id.clone(), rollouts[i].sample)))
-        .collect())
-}
-
-fn keys(batch: &RecordBatch) -> Option<(Vec<String>, Vec<u32>)> {
-    use crate::dataset::Column;
-    let tasks = String::values(batch.column_by_name("task_id")?.as_ref())?;
-    let samples = batch.column_by_name("sample")?.as_primitive_opt::<UInt32Type>()?;
-    Some((tasks, samples.values().to_vec()))
+    Ok(drawn)
 }
 
 /// Tokens per second of one kind of work.

@@ -1,23 +1,38 @@
 //! The supervised training loop.
 
+use std::mem::take;
 use std::time::Instant;
 
-use tch::Kind;
+use tch::{Device, Kind};
 
+use super::learner::{Learner, Setup};
 use super::rate;
-use super::state::{self, LoopState};
-use crate::checkpoint::Checkpoint;
-use crate::dataset::{Example, Metric};
+use super::rejected::{self, Rejection, Training};
+use super::update::Targets;
+use crate::dataset::Example;
 use crate::entropy::Stream;
 use crate::job::Context;
 use crate::job::sft::Spec;
-use crate::model::{self, AdamW, AdamWSettings, Sequence, Transformer, loss, micro_batches};
+use crate::model::{AdamW, Gradients, MicroBatch, Sequence, Transformer, loss, micro_batches};
 use crate::{Error, Result};
+
+impl Spec {
+    pub fn setup(&self) -> Setup {
+        Setup {
+            seed: self.seed,
+            precision: self.precision,
+            lora: self.lora.clone(),
+            weight_decay: self.weight_decay,
+            learning_rate: self.learning_rate,
+            max_rejected: self.max_rejected,
+        }
+    }
+}
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
-    let Checkpoint { config, tokenizer, weights, files } =
-        context.checkpoint(context.input("base")?)?;
+    let base = context.input("base")?.clone();
+    let mut checkpoint = context.checkpoint(&base)?;
     let mut sources: Vec<Source> = Vec::new();
     for input in context.inputs("examples") {
         let examples: Vec<Example> = context.read(&input.artifact)?;
@@ -27,25 +42,16 @@ pub fn run(context: &mut Context) -> Result<()> {
         let order = Order::new(spec.seed, &input.name, examples.len());
         sources.push(Source { examples, order });
     }
-    let device = model::device(&context.device)?;
-    let mut metrics: Vec<Metric> = Vec::new();
-    let saved = state::resume(context)?;
-    let start = saved.as_ref().map_or(0, |saved| saved.step);
-    let mut policy = Transformer::load(&config, &weights, device, spec.precision.of(), true)?;
+    let weights = take(&mut checkpoint.weights);
+    let mut learner = Learner::new(context, spec.setup(), &checkpoint.config, &weights, &base)?;
     drop(weights); // the model holds its own copy
-    if let Some(lora) = &spec.lora {
-        policy.adapt(lora.rank, lora.alpha.unwrap_or(2.0 * lora.rank as f64), spec.seed)?;
-    }
-    let settings = AdamWSettings { weight_decay: spec.weight_decay, ..AdamWSettings::default() };
-    let mut optimizer = AdamW::new(policy.trainable(), settings)?;
-    let mut loop_state = LoopState::default();
-    if let Some(saved) = saved {
-        optimizer.restore(&saved.optimizer)?;
-        metrics = saved.metrics;
-        loop_state = saved.loop_state;
+    let start = learner.resume(context)?;
+    if start == 0 && spec.continue_optimizer {
+        learner.continue_optimizer(context, &base)?;
     }
 
-    let aggregation = spec.aggregation.of(config.max_position_embeddings);
+    let tokenizer = &checkpoint.tokenizer;
+    let aggregation = spec.aggregation.of(checkpoint.config.max_position_embeddings);
     let clock = Instant::now();
     let mut trained = 0;
     for step in start..spec.steps {
@@ -62,66 +68,102 @@ pub fn run(context: &mut Context) -> Result<()> {
             .collect::<Result<Vec<_>>>()?;
         let lengths: Vec<usize> = sequences.iter().map(|s| s.response.len()).collect();
         let weights = aggregation.weights(&lengths);
-        let mut total = 0.0;
-        let rows: Vec<usize> = (0..sequences.len()).collect();
-        for micro in micro_batches(&sequences, &rows, spec.micro_batch_tokens, device)? {
-            let weights = micro.per_token(&weights)?;
-            micro.backward(&policy, optimizer.gradients(), spec.recompute, |rows, logits| {
-                let (start, length) = (rows.start as i64, rows.len() as i64);
-                let targets = micro.targets.f_narrow(0, start, length)?;
-                let logp = loss::token_logprobs(logits, &targets, 1.0)?;
-                let part = logp.f_mul(&weights.f_narrow(0, start, length)?)?.f_sum(Kind::Float)?;
-                total -= part.f_double_value(&[])?;
-                Ok(part.f_neg()?)
-            })?;
+        let targets = Targets::weighted(sequences, weights);
+        let rows: Vec<usize> = (0..targets.sequences.len()).collect();
+        let Learner { policy, optimizer, device, .. } = &mut learner;
+        let loss = Loss { spec: &spec, policy, device: *device };
+        let (mut total, mut bad) = (0.0, None);
+        for micro in loss.batches(&targets, &rows)? {
+            total += loss.backward(&micro, &targets, optimizer.gradients())?;
+            if !f64::is_finite(total) {
+                bad = Some(micro.rows().to_vec());
+                break;
+            }
         }
         let share = rate::share(step, spec.steps, spec.warmup, 0.1);
-        let norm = match total.is_finite() {
-            true => optimizer.step(spec.learning_rate * share, spec.clip)?,
-            false => {
-                optimizer.gradients().zero()?;
-                total
-            }
+        let norm = match bad {
+            None => optimizer.step(spec.learning_rate * share, spec.clip)?,
+            Some(_) => total,
         };
         let done = step + 1;
         if norm.is_finite() {
-            loop_state.rejected = 0;
+            learner.accept();
         } else {
-            loop_state.rejected += 1;
-            tracing::warn!(step = done, loss = total, norm, "not finite: the update is rejected");
+            let bad = bad.unwrap_or(rows);
+            let (loss, norm) = loss.measure(optimizer, &targets, &bad)?;
+            let rejection = Rejection { update: 0, rows: targets.rows(&bad), loss, norm };
+            learner.reject(context, done, Training::Sft(spec.clone()), rejection)?;
         }
+        let sequences = targets.sequences;
         trained += sequences.iter().map(|s| s.prompt.len() + s.response.len()).sum::<usize>();
-        for (name, value) in [("loss", total), ("grad_norm", norm)] {
-            metrics.push(Metric { step: done as u32, level: 0, name: name.into(), value });
-        }
+        learner.note(done, 0, "loss", total);
+        learner.note(done, 0, "grad_norm", norm);
         context.progress.update(
             "steps",
             done as u64,
             spec.steps as u64,
             &format!("loss {total:.3}"),
         );
-        let stopping = context.stop.requested() || loop_state.rejected > spec.max_rejected;
-        if done < spec.steps && (stopping || done.is_multiple_of(spec.checkpoint_every)) {
-            state::save(context, done, &optimizer, &metrics, loop_state)?;
+        let failed = learner.check(done);
+        let due = done.is_multiple_of(spec.checkpoint_every);
+        if failed.is_err() || done < spec.steps && (due || context.stop.requested()) {
+            learner.save(context, done)?;
             context.check_stop()?;
         }
-        if loop_state.rejected > spec.max_rejected {
-            return Err(state::diverged(done, loop_state.rejected, spec.learning_rate));
-        }
+        failed?;
     }
-    if let Some(last) = metrics.iter().rev().find(|metric| metric.name == "loss") {
-        context.summarize("loss", last.value);
+    if let Some(loss) = learner.last("loss") {
+        context.summarize("loss", loss);
     }
     context
         .timings
         .insert("train_tokens_per_second".into(), trained as f64 / clock.elapsed().as_secs_f64());
-    context.write(0, &metrics)?;
-    context.write_checkpoint(&Checkpoint {
-        config,
-        tokenizer,
-        weights: policy.by_checkpoint_name(policy.merged(optimizer.masters()?)?, spec.dtype)?,
-        files,
-    })
+    learner.commit(context, checkpoint, spec.dtype, spec.optimizer_state)
+}
+
+/// The sum of weight * -log p over the tokens of the responses.
+pub struct Loss<'a> {
+    pub spec: &'a Spec,
+    pub policy: &'a Transformer,
+    pub device: Device,
+}
+
+impl Loss<'_> {
+    fn batches(&self, targets: &Targets, rows: &[usize]) -> Result<Vec<MicroBatch>> {
+        micro_batches(&targets.sequences, rows, self.spec.micro_batch_tokens, self.device)
+    }
+
+    /// Adds one micro-batch's gradient and gives its share of the loss.
+    fn backward(
+        &self,
+        micro: &MicroBatch,
+        targets: &Targets,
+        gradients: &Gradients,
+    ) -> Result<f64> {
+        let weights = micro.per_token(&targets.weights)?;
+        let mut total = 0.0;
+        micro.backward(self.policy, gradients, self.spec.recompute, |rows, logits| {
+            let (start, length) = (rows.start as i64, rows.len() as i64);
+            let targets = micro.targets.f_narrow(0, start, length)?;
+            let logp = loss::token_logprobs(logits, &targets, 1.0)?;
+            let part = logp.f_mul(&weights.f_narrow(0, start, length)?)?.f_sum(Kind::Float)?;
+            total -= part.f_double_value(&[])?;
+            Ok(part.f_neg()?)
+        })?;
+        Ok(total)
+    }
+
+    /// Loss and gradient norm of some sequences alone.
+    pub fn measure(
+        &self,
+        optimizer: &AdamW,
+        targets: &Targets,
+        rows: &[usize],
+    ) -> Result<(f64, f64)> {
+        rejected::measure(optimizer, self.batches(targets, rows)?, |micro, gradients| {
+            self.backward(micro, targets, gradients)
+        })
+    }
 }
 
 /// One input's examples.
