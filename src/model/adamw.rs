@@ -1,9 +1,11 @@
 //! AdamW.
 
+use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::gpu::{self, Rates};
 use super::gradients::Gradients;
+use super::masters::{Masters, join, split};
 use super::product::slice_mut;
 use super::transformer::to_host;
 use crate::checkpoint::{Dtype, HostTensor, Weights};
@@ -37,15 +39,12 @@ pub struct AdamWState {
 /// AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`, on f32 masters of the parameters.
 ///
 /// Masters, both moments and the gradients lie in one flat buffer each, in the order of the
-/// parameters. An f32 parameter becomes a view into the masters; one of another type a view into a
-/// buffer that is rounded from them after each step.
+/// parameters, which become views into the masters' (see [`Masters`]).
 pub struct AdamW {
     settings: AdamWSettings,
     step: u64,
     parameters: Vec<Parameter>,
-    masters: Tensor,
-    /// None: all parameters are f32.
-    rounded: Option<Tensor>,
+    masters: Masters,
     m: Tensor,
     v: Tensor,
     gradients: Gradients,
@@ -100,25 +99,21 @@ impl AdamW {
             offset += parameter.size();
             placed.push(parameter);
         }
-        let masters = gradients.flat().f_zeros_like()?;
+        let flat = gradients.flat();
         let kind = placed.first().map_or(Kind::Float, |parameter| parameter.tensor.kind());
-        let numbers = masters.numel() as i64;
-        let rounded = match kind {
-            Kind::Float => None,
-            kind => Some(Tensor::f_empty([numbers], (kind, masters.device()))?),
-        };
+        let mut masters = Masters::new(offset, kind, flat.device())?;
+        let wide = flat.f_zeros_like()?;
         for parameter in &mut placed {
-            let given = parameter.tensor.f_detach()?;
-            let mut view = parameter.view(&masters)?;
-            view.f_copy_(&given)?;
-            if let Some(rounded) = &rounded {
-                view = parameter.view(rounded)?;
-                view.f_copy_(&given)?;
-            }
+            parameter.view(&wide)?.f_copy_(&parameter.tensor.f_detach()?)?;
+        }
+        masters.set(&wide)?;
+        drop(wide);
+        for parameter in &mut placed {
+            let view = parameter.view(masters.own())?;
             parameter.tensor.f_set_data(&view)?;
         }
-        let (m, v) = (masters.f_zeros_like()?, masters.f_zeros_like()?);
-        Ok(Self { settings, step: 0, parameters: placed, masters, rounded, m, v, gradients })
+        let (m, v) = (flat.f_zeros_like()?, flat.f_zeros_like()?);
+        Ok(Self { settings, step: 0, parameters: placed, masters, m, v, gradients })
     }
 
     /// Where the backward passes add up what [`AdamW::step`] takes.
@@ -156,11 +151,10 @@ impl AdamW {
                 root: (1.0 - b2.powi(steps)).sqrt(),
                 eps: self.settings.eps,
             };
-            match self.masters.device() {
+            match self.m.device() {
                 Device::Cpu => self.fused(step)?,
                 _ => self.on_device(lr, step.scale)?,
             }
-            self.round()?;
             Ok(norm)
         })
     }
@@ -177,20 +171,13 @@ impl AdamW {
         Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?)
     }
 
-    /// Rounds the masters where parameters are not f32.
-    fn round(&mut self) -> Result<()> {
-        match &mut self.rounded {
-            Some(rounded) => Ok(rounded.f_copy_(&self.masters)?),
-            None => Ok(()),
-        }
-    }
-
     /// By libtorch's fused kernel, over stretches of neighbours that are decayed alike.
     fn on_device(&mut self, lr: f64, scale: f64) -> Result<()> {
         /// Of a stretch: the kernel counts its numbers in 32 bits.
         const MOST: i64 = 1 << 30;
         let decay = self.settings.weight_decay;
         let decayed = |p: &Parameter| decay > 0.0 && p.decayed();
+        let masters = self.masters.wide()?;
         for alike in [true, false] {
             let mut stretches = Vec::new();
             for run in self.parameters.chunk_by(|a, b| decayed(a) == decayed(b)) {
@@ -200,12 +187,7 @@ impl AdamW {
                     let size = MOST.min(end - start);
                     let view = |flat: &Tensor| flat.f_narrow(0, start, size);
                     let gradients = view(self.gradients.flat())?;
-                    stretches.push([
-                        view(&self.masters)?,
-                        gradients,
-                        view(&self.m)?,
-                        view(&self.v)?,
-                    ]);
+                    stretches.push([view(&masters)?, gradients, view(&self.m)?, view(&self.v)?]);
                     start += size;
                 }
             }
@@ -213,6 +195,7 @@ impl AdamW {
             let rates = Rates { rate: lr, betas, decay: if alike { decay } else { 0.0 }, eps };
             gpu::adamw(&stretches, self.step, 1.0 / scale, rates)?;
         }
+        self.masters.round()?;
         self.gradients.zero()
     }
 
@@ -221,8 +204,13 @@ impl AdamW {
         const CHUNK: usize = 1 << 16;
         let threads = tch::get_num_threads().max(1) as usize;
         let mut shares: Vec<Vec<Chunk>> = (0..threads).map(|_| Vec::new()).collect();
-        let (mut p, mut m, mut v) =
-            (slice_mut(&mut self.masters)?, slice_mut(&mut self.m)?, slice_mut(&mut self.v)?);
+        let mut p = match &mut self.masters {
+            Masters::Same(masters) | Masters::Beside { masters, .. } => {
+                Part::Whole(slice_mut(masters)?)
+            }
+            Masters::Rest { rounded, rest } => Part::Halves(slice_mut(rounded)?, slice_mut(rest)?),
+        };
+        let (mut m, mut v) = (slice_mut(&mut self.m)?, slice_mut(&mut self.v)?);
         let mut flat = self.gradients.flat().shallow_clone();
         let mut g = slice_mut(&mut flat)?;
         let mut number = 0;
@@ -232,12 +220,8 @@ impl AdamW {
             while left > 0 {
                 let size = left.min(CHUNK);
                 left -= size;
-                let [p, m, v, g] = [&mut p, &mut m, &mut v, &mut g].map(|rest| {
-                    let (chunk, after) = std::mem::take(rest).split_at_mut(size);
-                    *rest = after;
-                    chunk
-                });
-                shares[number % threads].push(Chunk { step, p, m, v, g });
+                let [m, v, g] = [&mut m, &mut v, &mut g].map(|rest| first(rest, size));
+                shares[number % threads].push(Chunk { step, p: p.first(size), m, v, g });
                 number += 1;
             }
         }
@@ -248,12 +232,13 @@ impl AdamW {
             }
             own.into_iter().flatten().for_each(Chunk::update);
         });
-        Ok(())
+        self.masters.round()
     }
 
     /// The f32 masters by the parameters' names: what a checkpoint holds.
     pub fn masters(&self) -> Result<Vec<(String, Tensor)>> {
-        let master = |p: &Parameter| Ok((p.name.clone(), p.view(&self.masters)?));
+        let masters = self.masters.wide()?;
+        let master = |p: &Parameter| Ok((p.name.clone(), p.view(&masters)?));
         self.parameters.iter().map(master).collect()
     }
 
@@ -265,7 +250,7 @@ impl AdamW {
 
     /// [`AdamWState::masters`] alone.
     pub fn stored_masters(&self) -> Result<Weights> {
-        self.stored("", &self.masters)
+        self.stored("", &self.masters.wide()?)
     }
 
     /// The parts of a flat buffer, as `<prefix><name>`.
@@ -282,7 +267,7 @@ impl AdamW {
 
     /// A flat buffer of what [`AdamW::stored`] gives.
     fn flat(&self, prefix: &str, stored: &Weights) -> Result<Tensor> {
-        let mut values = Vec::with_capacity(self.masters.numel());
+        let mut values = Vec::with_capacity(self.m.numel());
         for Parameter { name, tensor, .. } in &self.parameters {
             let name = format!("{prefix}{name}");
             let part = stored
@@ -309,10 +294,7 @@ impl AdamW {
     /// The parameters alone become what they were.
     pub fn restore_masters(&mut self, masters: &Weights) -> Result<()> {
         let masters = self.flat("", masters)?;
-        tch::no_grad(|| {
-            self.masters.f_copy_(&masters)?;
-            self.round()
-        })
+        tch::no_grad(|| self.masters.set(&masters))
     }
 
     /// The parameters stay as they are, their updates continue.
@@ -338,10 +320,32 @@ impl AdamW {
     }
 }
 
+/// The first `size` items of what is left.
+fn first<'a, T>(left: &mut &'a mut [T], size: usize) -> &'a mut [T] {
+    let (chunk, after) = std::mem::take(left).split_at_mut(size);
+    *left = after;
+    chunk
+}
+
+/// Some of the masters.
+enum Part<'a> {
+    Whole(&'a mut [f32]),
+    Halves(&'a mut [bf16], &'a mut [i16]),
+}
+
+impl<'a> Part<'a> {
+    fn first(&mut self, size: usize) -> Part<'a> {
+        match self {
+            Part::Whole(whole) => Part::Whole(first(whole, size)),
+            Part::Halves(rounded, rest) => Part::Halves(first(rounded, size), first(rest, size)),
+        }
+    }
+}
+
 /// A part of the flat buffers that one thread updates.
 struct Chunk<'a> {
     step: Step,
-    p: &'a mut [f32],
+    p: Part<'a>,
     m: &'a mut [f32],
     v: &'a mut [f32],
     g: &'a mut [f32],
@@ -353,12 +357,21 @@ impl Chunk<'_> {
         let [scale, keep, rate, root, eps] =
             [step.scale, step.keep, step.rate, step.root, step.eps].map(|x| x as f32);
         let [fresh, b2, square] = [1.0 - step.b1, step.b2, 1.0 - step.b2].map(|x| x as f32);
-        for (((p, m), v), gradient) in p.iter_mut().zip(m).zip(v).zip(g) {
+        let moved = |p: f32, ((m, v), gradient): ((&mut f32, &mut f32), &mut f32)| -> f32 {
             let g = *gradient * scale;
             *gradient = 0.0;
             *m += fresh * (g - *m);
             *v = b2 * *v + square * (g * g);
-            *p = keep * *p - rate * (*m / (v.sqrt() / root + eps));
+            keep * p - rate * (*m / (v.sqrt() / root + eps))
+        };
+        let others = m.iter_mut().zip(v).zip(g);
+        match p {
+            Part::Whole(p) => p.iter_mut().zip(others).for_each(|(p, o)| *p = moved(*p, o)),
+            Part::Halves(rounded, rest) => {
+                for ((rounded, rest), others) in rounded.iter_mut().zip(rest).zip(others) {
+                    (*rounded, *rest) = split(moved(join(*rounded, *rest), others));
+                }
+            }
         }
     }
 }

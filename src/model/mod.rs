@@ -14,6 +14,7 @@ mod gradients;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 pub mod loss;
+mod masters;
 mod packed;
 mod parameters;
 mod product;

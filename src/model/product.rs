@@ -179,6 +179,10 @@ impl Number for half::bf16 {
     const KIND: Kind = Kind::BFloat16;
 }
 
+impl Number for i16 {
+    const KIND: Kind = Kind::Int16;
+}
+
 /// The numbers of a contiguous tensor on the CPU.
 pub(super) fn slice<T: Number>(tensor: &Tensor) -> Result<&[T]> {
     check_dense(tensor, T::KIND)?;
