@@ -121,13 +121,6 @@ impl AdamW {
         &self.gradients
     }
 
-    /// The norm of [`AdamW::gradients`].
-    pub fn norm(&self) -> Result<f64> {
-        let norms = self.parameters.iter().map(|p| Ok(p.view(self.gradients.flat())?.f_norm()?));
-        let norms = norms.collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?)
-    }
-
     /// One update from [`AdamW::gradients`], scaled down so that their norm is at most `clip`
     /// (infinite: never), which become 0. Gives the norm before. Where that is not finite, nothing
     /// is learnt.
@@ -159,9 +152,9 @@ impl AdamW {
         })
     }
 
-    /// Of all gradients: on a GPU at once, on the CPU each parameter's first, as
+    /// The norm of [`AdamW::gradients`]: on a GPU at once, on the CPU each parameter's first, as
     /// torch.nn.utils.clip_grad_norm_ does.
-    fn norm(&self) -> Result<f64> {
+    pub fn norm(&self) -> Result<f64> {
         let flat = self.gradients.flat();
         if flat.device() != Device::Cpu {
             return Ok(flat.f_norm()?.f_double_value(&[])?);
