@@ -354,7 +354,7 @@ stages:
     let args = set("2 gigs");
     assert_eq!(
         refused(&args),
-        "64: error: --set rollouts.cache_bytes=2 gigs: stage `rollouts`: params: `cache_bytes` is a \
+        "64: error: --set rollouts.cache_bytes=2 gigs: stage `rollouts`: params.cache_bytes: give a \
          number of bytes, or a text such as 512MiB or 2GB"
     );
 }

@@ -275,7 +275,7 @@ impl Bench {
             let mut trained = vec![Vec::new(); sequences.len()];
             micro.scatter(&micro.logprobs(&self.policy, 1.0)?, &mut trained)?;
             for (trained, sampled) in trained.iter().zip(ours) {
-                for (a, b) in trained.iter().zip(&sampled.logprobs) {
+                for (a, b) in trained.iter().zip(&sampled.model_logprobs) {
                     let far = f64::from((a - b).abs());
                     gap = (gap.0 + far / tokens as f64, gap.1.max(far));
                 }

@@ -43,7 +43,6 @@ pub(super) fn cache_bytes() -> usize {
 /// A number of bytes, or a text with a unit.
 pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     let size = ByteSize::deserialize(from).ok().map(|size| size.as_u64());
-    size.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
-        de::Error::custom("`cache_bytes` is a number of bytes, or a text such as 512MiB or 2GB")
-    })
+    size.and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| de::Error::custom("give a number of bytes, or a text such as 512MiB or 2GB"))
 }

@@ -139,8 +139,8 @@ fn softmax(scores: &mut [f32], first: usize) -> [f32; QUERIES] {
     hide(scores, first);
     let inverse = sums.map(|sum| _mm256_div_ps(_mm256_set1_ps(1.0), sum));
     for weights in scores.chunks_exact_mut(QUERIES) {
-        for v in 0..2 {
-            store(weights, v, _mm256_mul_ps(load(weights, v), inverse[v]));
+        for (v, &inverse) in inverse.iter().enumerate() {
+            store(weights, v, _mm256_mul_ps(load(weights, v), inverse));
         }
     }
     let (mut logs, mut highest) = ([0f32; QUERIES], [0f32; QUERIES]);
