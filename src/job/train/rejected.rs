@@ -34,7 +34,7 @@ pub struct Rejection {
 #[serde(rename_all = "snake_case")]
 pub enum Training {
     Sft(job::sft::Spec),
-    Rl(job::rl::Spec),
+    Rl(Box<job::rl::Spec>),
 }
 
 /// The parameters in a rejected update's identity.

@@ -56,7 +56,7 @@ pub fn learn(
             }
         }
         Outcome::Rejected(rejection) => {
-            let training = Training::Rl(spec.clone());
+            let training = Training::Rl(Box::new(spec.clone()));
             learner.reject(context, place.step(), training, rejection)?;
         }
     }
