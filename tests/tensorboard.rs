@@ -43,7 +43,7 @@ fn checksum(content: &[u8]) -> u32 {
             (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
         })
     });
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// The fields of a protobuf message: number, and the bytes of its value.
