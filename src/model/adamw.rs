@@ -39,7 +39,7 @@ pub struct AdamWState {
 /// AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`, on f32 masters of the parameters.
 ///
 /// Masters, both moments and the gradients lie in one flat buffer each, in the order of the
-/// parameters, which become views into the masters' (see [`Masters`]).
+/// parameters, which become views into the masters' (see `Masters`).
 pub struct AdamW {
     settings: AdamWSettings,
     step: u64,
