@@ -10,9 +10,9 @@ use super::product::Product;
 use super::transformer::{Transformer, causal_attention};
 use crate::{Error, Result};
 
-/// Logits that are held at a time: 64 MB in f32, and a few times that with their gradients. A GPU
-/// gets four times as many, or it would not be busy.
-const LOGITS: usize = if cfg!(test) { 1 << 10 } else { 1 << 24 };
+/// Logits that are held at a time: 16 MB in f32, and a few times that with their gradients. More
+/// would be memory that the allocator returns and asks for again, page by page.
+const LOGITS: usize = if cfg!(test) { 1 << 10 } else { 1 << 22 };
 
 /// Token sequences one after the other: a row for each token, none for padding.
 pub struct Packed {
@@ -178,7 +178,7 @@ impl Transformer {
     /// The rows of `hidden` (N, C) in shares whose logits fit into memory.
     pub fn head_rows(&self, hidden: &Tensor) -> Vec<Range<usize>> {
         let rows = hidden.size()[0] as usize;
-        let most = if self.device().is_cuda() { 4 * LOGITS } else { LOGITS };
+        let most = if self.device().is_cuda() { 16 * LOGITS } else { LOGITS };
         let share = (most / self.config.vocab_size.max(1)).max(16);
         (0..rows).step_by(share).map(|start| start..(start + share).min(rows)).collect()
     }

@@ -1,11 +1,12 @@
 //! Products with a weight matrix and its adapter, and their gradients.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::kernel;
 use crate::Result;
 use crate::model::adapter::Adapter;
 use crate::model::gradients::Gradients;
-use crate::model::product::multiplies_bf16;
+use crate::model::product::{multiplies_bf16, slice, slice_mut};
 
 /// What matrix products are computed in.
 #[derive(Clone, Copy)]
@@ -38,12 +39,31 @@ impl Arithmetic {
 
     /// Adds a^T (M, N) * b (N, K) to `sum` (M, K), f32.
     pub fn add(self, sum: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+        self.add_by(&mut None, sum, a, b)
+    }
+
+    /// The same with a place for the product, which is kept for the next of this shape.
+    pub fn add_by(
+        self,
+        place: &mut Option<Tensor>,
+        sum: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+    ) -> Result<()> {
         let (a, b) = (self.operand(a)?.f_transpose(0, 1)?, self.operand(b)?);
         let mut sum = sum.shallow_clone();
-        let _ = match a.f_kind()? {
-            Kind::Float => sum.f_addmm_(&a, &b)?,
-            _ => sum.f_add_(&a.f_matmul(&b)?)?,
+        let kind = a.f_kind()?;
+        if kind == Kind::Float {
+            let _ = sum.f_addmm_(&a, &b)?;
+            return Ok(());
+        }
+        let product = match place.take() {
+            Some(product) => product,
+            None => Tensor::f_empty(sum.size(), (kind, Device::Cpu))?,
         };
+        a.f_mm_out(&product, &b)?;
+        kernel::sum::add(slice_mut(&mut sum)?, slice(&product)?);
+        *place = Some(product);
         Ok(())
     }
 }

@@ -139,6 +139,7 @@ impl<'a> Pass<'a> {
         };
         let sum = gradients.of(name);
         let out = hidden.f_zeros_like()?;
+        let mut place = None;
         for rows in model.head_rows(hidden) {
             let (start, length) = (rows.start as i64, rows.len() as i64);
             let part = hidden.f_narrow(0, start, length)?;
@@ -154,7 +155,7 @@ impl<'a> Pass<'a> {
                 let at_part = arithmetic.product(&gradient, head)?;
                 out.f_narrow(0, start, length)?.f_copy_(&at_part)?;
                 match &sum {
-                    Some(sum) => arithmetic.add(sum, &gradient, &part),
+                    Some(sum) => arithmetic.add_by(&mut place, sum, &gradient, &part),
                     None => Ok(()),
                 }
             })?;

@@ -6,6 +6,7 @@ pub mod attention;
 pub mod gate;
 pub mod heads;
 pub mod norm;
+pub mod sum;
 mod tile;
 
 /// Rows of a task. Sums over rows are added up task by task, so no result depends on the threads.
