@@ -71,12 +71,13 @@ fn stages(dir: &Path) -> Vec<String> {
 /// adapters that the weights are merged with.
 const SETTINGS: [&str; 4] = [
     "curriculum: [{level: 1, steps: 2}, {level: 2, steps: 2, review: 0.4}], learning_rate: 0.0005, \
-     block: 2, refills: 1, updates: 2, warmup: 1, final_rate: 0.5, correction: 2, \
+     block: 2, cache_bytes: 400KB, refills: 1, updates: 2, warmup: 1, final_rate: 0.5, correction: 2, \
      kl: {kind: k1, coefficient: 0.01, place: reward, adaptive: {target: 0.05, horizon: 100}}",
     "curriculum: [{level: 1, steps: 1}, {level: 2, steps: 2}], learning_rate: 0.0005, block: 2, \
      precision: bf16, dtype: bf16, optimizer_state: false, \
      select: 'SELECT task_id, sample FROM verdicts WHERE sample > 0 ORDER BY task_id'",
-    "curriculum: [{level: 1, steps: 3}], learning_rate: 0.002, block: 2, lora: {rank: 2}",
+    "curriculum: [{level: 1, steps: 3}], learning_rate: 0.002, block: 2, lora: {rank: 2}, \
+     sampler_precision: bf16",
     "curriculum: [{level: 1, steps: 3}], learning_rate: 0.002, block: 2, lora: {rank: 2}, \
      precision: bf16, kl: {coefficient: 0}, continue_optimizer: false",
 ];
@@ -95,6 +96,10 @@ fn rounds_give_the_same_bits_as_one_process() {
         let state = !params.contains("optimizer_state: false");
         assert_eq!(fused.contains_key("training/moments.safetensors"), state, "{params}");
         assert_eq!(trained(dir.path(), "rounds"), fused, "{params}");
+        for pipeline in ["small.yaml", "small"] {
+            let said = triad(&["tensorboard", pipeline, "events"]);
+            assert!(said.starts_with("runs: 2; "), "{said}");
+        }
         let weights = |stage| objects(dir.path(), stage)["model.safetensors"].clone();
         assert_ne!(weights("rounds.1.update"), weights("rounds.2.update"), "{params}");
         let drawn = objects(dir.path(), "rounds.1.draw");

@@ -9,7 +9,7 @@ use clap::Args;
 use futures::future::try_join_all;
 
 use super::{Globals, name, output};
-use crate::dataset::{Metric, decode_parquet};
+use crate::dataset::{Metric, Row, decode_parquet};
 use crate::id::ArtifactId;
 use crate::pipeline::{self, Pipeline, State};
 use crate::report::{EventFile, rows};
@@ -23,14 +23,14 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Tensorboard {
     /// A pipeline's file or name; with the file, stages that are not finished are read, too
     pipeline: String,
-    /// Where the event files go: DIR/STAGE/ID for each stage with metrics
+    /// Where the event files go: DIR/STAGE/ID for each stage with metrics, all rounds of one in one
     dir: PathBuf,
     /// Add what running stages commit, every 5 seconds, until the whole pipeline is committed
     #[arg(long)]
     follow: bool,
 }
 
-/// A stage's event file, and whether its artifact is committed.
+/// A training run's event file, and whether its artifact is committed.
 struct Run {
     events: EventFile,
     whole: bool,
@@ -50,13 +50,14 @@ impl Tensorboard {
         }
         let mut runs = BTreeMap::new();
         loop {
-            let stages = match &pipeline {
+            let mut stages = match &pipeline {
                 Some(pipeline) => planned(&store, pipeline).await?,
                 None => named(&store, &self.pipeline).await?,
             };
             let whole = stages.iter().all(|(.., artifact)| artifact.is_some());
-            for (stage, id, artifact) in stages {
-                self.write(&store, &stage, id, artifact, &mut runs).await?;
+            stages.sort_by(|a, b| (run_of(a), &a.0).cmp(&(run_of(b), &b.0)));
+            for stages in stages.chunk_by(|a, b| run_of(a) == run_of(b)) {
+                self.write(&store, stages, &mut runs).await?;
             }
             if !self.follow || whole {
                 break;
@@ -70,22 +71,26 @@ impl Tensorboard {
         })
     }
 
-    /// Writes what a stage has beyond what is written of it.
+    /// Writes what a run's stages have beyond what is written of them: the one stage, or those of its
+    /// rounds, of which each update holds all metrics so far.
     async fn write(
         &self,
         store: &Store,
-        stage: &str,
-        id: ArtifactId,
-        artifact: Option<Artifact>,
-        runs: &mut BTreeMap<ArtifactId, Run>,
+        stages: &[Stage],
+        runs: &mut BTreeMap<String, Run>,
     ) -> Result<()> {
-        if runs.get(&id).is_some_and(|run| run.whole) {
+        let name = run_of(&stages[0]);
+        if runs.get(name).is_some_and(|run| run.whole) {
             return Ok(());
         }
-        let metrics: Vec<Metric> = match &artifact {
+        let rows_of = |artifact: &&Artifact| artifact.manifest.rows(Metric::NAME);
+        let artifact = stages.iter().filter_map(|stage| stage.2.as_ref()).max_by_key(rows_of);
+        // Its own stage stands before those of its rounds.
+        let (_, id, own) = &stages[0];
+        let metrics: Vec<Metric> = match artifact {
             Some(artifact) => rows(artifact, false).await?,
-            None => match store.latest_state(&id, job::METRICS).await? {
-                Some(bytes) => decode_parquet(bytes).map_err(|e| e.at(format!("`{stage}`")))?,
+            None => match store.latest_state(id, job::METRICS).await? {
+                Some(bytes) => decode_parquet(bytes).map_err(|e| e.at(format!("`{name}`")))?,
                 None => Vec::new(),
             },
         };
@@ -93,24 +98,29 @@ impl Tensorboard {
             return Ok(());
         }
         // Metrics carry no time of their own, or a repeated run would differ.
-        let seconds = match &artifact {
+        let seconds = match artifact {
             Some(Artifact { manifest, .. }) => {
                 manifest.producer.started.timestamp() as f64 + manifest.producer.seconds
             }
             None => entropy::now().timestamp() as f64,
         };
-        let run = match runs.entry(id) {
+        let run = match runs.entry(name.to_string()) {
             Entry::Occupied(run) => run.into_mut(),
             Entry::Vacant(place) => {
-                let folder = self.dir.join(stage).join(place.key().short());
+                let folder = self.dir.join(name).join(id.short());
                 let events = EventFile::create(&folder, seconds)?;
                 place.insert(Run { events, whole: false })
             }
         };
         run.events.append(&metrics, seconds)?;
-        run.whole = artifact.is_some();
+        run.whole = own.is_some();
         Ok(())
     }
+}
+
+/// The training run that a stage belongs to: `specialist` for `specialist.3.update`.
+fn run_of(stage: &Stage) -> &str {
+    stage.0.split_once('.').map_or(&stage.0, |(run, _)| run)
 }
 
 /// A stage, its id, and its artifact once it is committed.

@@ -74,6 +74,10 @@ pub fn run(context: &mut Context) -> Result<()> {
         let copy = drawing.copy(&learner.policy)?;
         let (model, tokenizer) = (copy.as_ref().unwrap_or(&learner.policy), &checkpoint.tokenizer);
         let sampler = drawing.sampler(model, tokenizer, &stops, &run_id, place.step());
+        if index == start {
+            let taught = |task: &&Task| spec.curriculum.iter().any(|l| l.level == task.level);
+            sampler.check_cache(tasks.iter().filter(taught))?;
+        }
         let drawn = draw(&spec, &curriculum, &place, chosen, &tasks, &sampler)?;
         drop(copy); // its memory is the update's
         sampling.add(drawn.tokens(), clock.elapsed());
