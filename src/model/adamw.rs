@@ -4,7 +4,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::gpu::{self, Rates};
-use super::gradients::Gradients;
+use super::gradients::{Gradients, flat_zeros};
 use super::masters::{Masters, join, split};
 use super::product::slice_mut;
 use super::transformer::to_host;
@@ -112,7 +112,8 @@ impl AdamW {
             let view = parameter.view(masters.own())?;
             parameter.tensor.f_set_data(&view)?;
         }
-        let (m, v) = (flat.f_zeros_like()?, flat.f_zeros_like()?);
+        let zeros = || flat_zeros(offset, Kind::Float, flat.device());
+        let (m, v) = (zeros()?, zeros()?);
         Ok(Self { settings, step: 0, parameters: placed, masters, m, v, gradients })
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use super::device::prefer_large_pages;
 use super::gpu::set_gradient;
 use crate::Result;
 
@@ -33,12 +34,22 @@ impl Place {
     }
 }
 
+/// (N) zeros of an optimizer's size: on the CPU in large pages, since each step goes through all of
+/// them, matrix by matrix.
+pub(super) fn flat_zeros(numbers: i64, kind: Kind, device: Device) -> Result<Tensor> {
+    let mut flat = Tensor::f_empty([numbers], (kind, device))?;
+    if device == Device::Cpu {
+        prefer_large_pages(flat.data_ptr(), flat.numel() * kind.elt_size_in_bytes());
+    }
+    Ok(flat.f_zero_()?)
+}
+
 impl Gradients {
     /// Zeros for `parameters` (see [`super::Transformer::trainable`]).
     pub fn new(parameters: &[(String, Tensor)]) -> Result<Self> {
         let numbers = parameters.iter().map(|(_, p)| p.numel() as i64).sum::<i64>();
         let device = parameters.first().map_or(Device::Cpu, |(_, p)| p.device());
-        let flat = Tensor::f_zeros([numbers], (Kind::Float, device))?;
+        let flat = flat_zeros(numbers, Kind::Float, device)?;
         let mut each = BTreeMap::new();
         let mut offset = 0;
         for (name, parameter) in parameters {

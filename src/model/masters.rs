@@ -3,6 +3,7 @@
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
+use super::gradients::flat_zeros;
 use super::product::slice_mut;
 use crate::Result;
 
@@ -20,7 +21,7 @@ pub(super) enum Masters {
 impl Masters {
     /// `numbers` zeros, for a model of this kind.
     pub fn new(numbers: i64, kind: Kind, device: Device) -> Result<Self> {
-        let zeros = |kind: Kind| Tensor::f_zeros([numbers], (kind, device));
+        let zeros = |kind: Kind| flat_zeros(numbers, kind, device);
         Ok(match (kind, device) {
             (Kind::Float, _) => Self::Same(zeros(kind)?),
             (Kind::BFloat16, Device::Cpu) => {

@@ -61,7 +61,7 @@ impl Arithmetic {
             Some(product) => product,
             None => Tensor::f_empty(sum.size(), (kind, Device::Cpu))?,
         };
-        a.f_mm_out(&product, &b)?;
+        let _ = a.f_mm_out(&product, &b)?;
         kernel::sum::add(slice_mut(&mut sum)?, slice(&product)?);
         *place = Some(product);
         Ok(())
