@@ -4,25 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::program::{failure, run, stdout};
-
-const TASKS: &str = "\
-pipeline: small
-stages:
-  tasks:
-    job: generate
-    params:
-      family: arithmetic
-      split: train
-      levels:
-        - {level: 1, count: 40}
-  few:
-    job: filter
-    params:
-      sql: SELECT * FROM tasks ORDER BY task_id LIMIT 5
-      output: tasks
-    inputs: {tables: [tasks]}
-";
+use crate::program::{TASKS, failure, run, stdout};
 
 /// A folder with `small.yaml`.
 fn folder(pipeline: &str) -> TempDir {

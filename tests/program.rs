@@ -36,3 +36,22 @@ pub fn failure(dir: &Path, args: &[&str]) -> String {
     let text = last.replace(&dir.display().to_string(), "[dir]");
     format!("{}: {text}", output.status.code().map_or("killed".into(), |code| code.to_string()))
 }
+
+/// A pipeline that needs no model: tasks, and five of them.
+pub const TASKS: &str = "\
+pipeline: small
+stages:
+  tasks:
+    job: generate
+    params:
+      family: arithmetic
+      split: train
+      levels:
+        - {level: 1, count: 40}
+  few:
+    job: filter
+    params:
+      sql: SELECT * FROM tasks ORDER BY task_id LIMIT 5
+      output: tasks
+    inputs: {tables: [tasks]}
+";

@@ -19,7 +19,7 @@ use triad::store::{
 };
 
 use crate::hooked::{Fate, Operation, hooked};
-use crate::program::{failure, stdout};
+use crate::program::{TASKS, failure, stdout};
 use crate::s3_faults::options;
 use crate::store::manifest;
 use crate::toy::{self, Toy};
@@ -147,24 +147,6 @@ async fn edit(store: &Store, id: &ArtifactId, change: impl Fn(&mut Value)) {
     store.put(&key, serde_json::to_vec(&value).unwrap().into()).await.unwrap();
 }
 
-const SMALL: &str = "\
-pipeline: small
-stages:
-  tasks:
-    job: generate
-    params:
-      family: arithmetic
-      split: train
-      levels:
-        - {level: 1, count: 40}
-  few:
-    job: filter
-    params:
-      sql: SELECT * FROM tasks ORDER BY task_id LIMIT 5
-      output: tasks
-    inputs: {tables: [tasks]}
-";
-
 fn file(folder: &Path, name: &str) -> Option<PathBuf> {
     let mut entries: Vec<_> = std::fs::read_dir(folder).ok()?.map(|e| e.unwrap().path()).collect();
     entries.sort();
@@ -185,7 +167,7 @@ fn flip(path: &Path) {
 #[test]
 fn damaged_artifacts_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("small.yaml"), SMALL).unwrap();
+    std::fs::write(dir.path().join("small.yaml"), TASKS).unwrap();
     stdout(dir.path(), &["run", "small.yaml"]);
     let shown = |stage: &str| {
         let text = stdout(dir.path(), &["show", stage, "--json"]);
@@ -365,7 +347,7 @@ async fn runs_beside_gc_lose_nothing() {
         let store = store.clone();
         async move {
             for round in 0..12 {
-                let text = SMALL.replace("pipeline: small", &format!("pipeline: p{number}"));
+                let text = TASKS.replace("pipeline: small", &format!("pipeline: p{number}"));
                 let seed = [format!("tasks.seed={}", (round + number) % 3)];
                 let pipeline = Pipeline::parse("small", &text, &seed, job::kinds()).unwrap();
                 let ends = pipeline::run(&store, &pipeline, &options()).await.unwrap();
