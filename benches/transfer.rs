@@ -7,12 +7,13 @@
 //! Takes `TRIAD_STORE` and `AWS_*` as triad does, `AWS_CLI` for another `aws`, and writes two files of
 //! 2 GB (or `--gigabytes N`) below the system's temporary folder.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -23,6 +24,12 @@ use triad::id::ArtifactId;
 use triad::store::{Artifact, Attempt, Key, Manifest, Source, Store};
 
 const PART: usize = 8 << 20;
+
+const TURNS: usize = 5;
+
+/// As the program has it: memory is measured as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<_> = std::env::args().collect();
@@ -38,10 +45,38 @@ fn main() {
     runtime.block_on(transfer(&url, gigabytes << 30, dir.path()));
 }
 
-fn report(what: &str, size: usize, took: Duration) -> f64 {
-    let rate = size as f64 / took.as_secs_f64() / 1e6;
-    println!("{what:<28} {:6.2} s {rate:7.0} MB/s", took.as_secs_f64());
-    rate
+/// Seconds of each turn, by what was measured.
+#[derive(Default)]
+struct Times(BTreeMap<&'static str, Vec<f64>>);
+
+impl Times {
+    /// Runs `work` once what earlier turns wrote is on the disk.
+    async fn take(&mut self, what: &'static str, work: impl Future<Output = ()>) {
+        assert!(Command::new("sync").status().unwrap().success());
+        let started = Instant::now();
+        work.await;
+        self.0.entry(what).or_default().push(started.elapsed().as_secs_f64());
+    }
+
+    fn report(&self, size: usize) {
+        for (what, times) in &self.0 {
+            let mut rates: Vec<_> = times.iter().map(|t| size as f64 / t / 1e6).collect();
+            rates.sort_by(f64::total_cmp);
+            let middle = rates[rates.len() / 2];
+            let (least, most) = (rates[0], rates[rates.len() - 1]);
+            println!("{what:<12} {middle:6.0} MB/s ({least:.0}-{most:.0})");
+        }
+    }
+
+    /// How many times as fast `ours` was as `theirs`, turn by turn.
+    fn compare(&self, ours: &str, theirs: &str) {
+        let mut ratios: Vec<_> =
+            self.0[theirs].iter().zip(&self.0[ours]).map(|(t, o)| t / o).collect();
+        ratios.sort_by(f64::total_cmp);
+        let middle = ratios[ratios.len() / 2];
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        println!("{ours} / {theirs}: {middle:.2} ({least:.2}-{most:.2})");
+    }
 }
 
 /// The most memory this process ever had, in MB.
@@ -52,6 +87,7 @@ fn peak() -> u64 {
 }
 
 async fn transfer(url: &str, size: usize, dir: &Path) {
+    println!("most memory before: {} MB", peak());
     let store = Store::open(url).unwrap();
     let (up, down) = (dir.join("up"), dir.join("down"));
     let mut stream = Stream::new(1, "noise", 0);
@@ -60,70 +96,70 @@ async fn transfer(url: &str, size: usize, dir: &Path) {
     for _ in 0..size / block.len() {
         file.write_all(&block).unwrap();
     }
-    file.sync_all().unwrap();
-
-    let started = Instant::now();
-    let identity = json!({"job": "bench", "version": 1, "params": {"at": format!("{started:?}")},
-        "inputs": {}});
-    let id = ArtifactId::of(&identity);
-    let mut attempt = Attempt::new(&store, &id);
-    attempt.write("large", Source::open(&up).unwrap(), None).await.unwrap();
-    let ours_up = report("triad, up", size, started.elapsed());
-    let manifest = Manifest {
-        format: Manifest::FORMAT,
-        id: id.clone(),
-        identity,
-        kind: "checkpoint".into(),
-        datasets: Default::default(),
-        objects: Vec::new(),
-        summary: Default::default(),
-        producer: Default::default(),
-    };
-    attempt.commit(manifest).await.unwrap();
-    let manifest = Artifact::open(&store, &id).await.unwrap().unwrap().manifest;
-    let started = Instant::now();
-    store.download(&id, &manifest.objects[0], &down).await.unwrap();
-    let ours_down = report("triad, down", size, started.elapsed());
-    println!("{:<28} {} MB", "triad, most memory", peak());
-
+    let bucket = url.trim_start_matches("s3://").split('/').next().unwrap();
+    let there = format!("s3://{bucket}/aws-cli");
     let (raw, _) = store.raw(&Key::Run("x".into()));
-    let path = store.raw(&manifest.objects[0].key(&id)).1;
-    let started = Instant::now();
-    raw_up(&raw, size, &block).await;
-    let raw_up = report("raw PUT, 8 at a time", size, started.elapsed());
-    let started = Instant::now();
+    let mut times = Times::default();
+    let mut most = 0;
+    for turn in 0..TURNS {
+        let started = Instant::now();
+        let identity = json!({"job": "bench", "version": 1, "params": {"at": format!("{started:?}")},
+            "inputs": {}});
+        let id = ArtifactId::of(&identity);
+        let mut attempt = Attempt::new(&store, &id);
+        let send = async {
+            attempt.write("large", Source::open(&up).unwrap(), None).await.unwrap();
+        };
+        times.take("up", send).await;
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            id: id.clone(),
+            identity,
+            kind: "checkpoint".into(),
+            datasets: Default::default(),
+            objects: Vec::new(),
+            summary: Default::default(),
+            producer: Default::default(),
+        };
+        attempt.commit(manifest).await.unwrap();
+        let manifest = Artifact::open(&store, &id).await.unwrap().unwrap().manifest;
+        let entry = &manifest.objects[0];
+        times.take("down", async { store.download(&id, entry, &down).await.unwrap() }).await;
+        std::fs::remove_file(&down).unwrap();
+        if turn == 0 {
+            most = peak();
+        }
+        times.take("raw up", raw_up(&raw, size, &block)).await;
+        times.take("raw down", raw_down(&raw, &store.raw(&entry.key(&id)).1, size)).await;
+        let (up, down) = (up.to_str().unwrap(), down.to_str().unwrap());
+        times.take("aws up", async { aws(up, &there) }).await;
+        times.take("aws down", async { aws(&there, down) }).await;
+        std::fs::remove_file(down).unwrap();
+        store.purge(&id).await.unwrap();
+    }
+    times.report(size);
+    for (ours, theirs) in
+        [("up", "raw up"), ("up", "aws up"), ("down", "raw down"), ("down", "aws down")]
+    {
+        times.compare(ours, theirs);
+    }
+    println!("most memory: {most} MB");
+}
+
+fn aws(from: &str, to: &str) {
+    let aws = std::env::var("AWS_CLI").unwrap_or_else(|_| "aws".into());
+    let status = Command::new(aws).args(["s3", "cp", "--quiet", from, to]).status();
+    assert!(status.is_ok_and(|status| status.success()), "`aws` failed; pip install awscli");
+}
+
+async fn raw_down(raw: &Arc<dyn ObjectStore>, path: &object_store::path::Path, size: usize) {
     let ranges = (0..size as u64).step_by(PART).map(|at| at..at + PART as u64);
     stream::iter(ranges)
-        .map(|range| raw.get_range(&path, range))
+        .map(|range| raw.get_range(path, range))
         .buffer_unordered(8)
         .try_for_each(async |_| Ok(()))
         .await
         .unwrap();
-    let raw_down = report("raw GET, 8 at a time", size, started.elapsed());
-    println!(
-        "triad of raw: up {:.0}%, down {:.0}%",
-        100.0 * ours_up / raw_up,
-        100.0 * ours_down / raw_down
-    );
-
-    let bucket = url.trim_start_matches("s3://").split('/').next().unwrap();
-    let there = format!("s3://{bucket}/aws-cli");
-    for (what, from, to, ours) in [
-        ("aws s3 cp, up", up.to_str().unwrap(), there.as_str(), ours_up),
-        ("aws s3 cp, down", there.as_str(), down.to_str().unwrap(), ours_down),
-    ] {
-        let aws = std::env::var("AWS_CLI").unwrap_or_else(|_| "aws".into());
-        let started = Instant::now();
-        let status = Command::new(aws).args(["s3", "cp", "--quiet", from, to]).status();
-        match status {
-            Ok(status) if status.success() => {
-                let theirs = report(what, size, started.elapsed());
-                println!("triad is {:.1} times as fast", ours / theirs);
-            }
-            other => println!("{what}: not measured: {other:?}"),
-        }
-    }
-    store.purge(&id).await.unwrap();
 }
 
 /// Parts of an upload that is then abandoned.

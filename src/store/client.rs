@@ -1,7 +1,7 @@
 //! The object store below: requests are repeated with growing pauses until a deadline, and counted.
 
 use std::fmt::{self, Display, Formatter};
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +53,9 @@ impl Patience {
         unanswered: Duration::from_secs(1),
     };
 }
+
+/// In the place of a store's name: what failed was a file of this machine.
+pub(super) const LOCAL_FILE: &str = "file";
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -166,30 +169,60 @@ impl Client {
         options: GetOptions,
         limit: u64,
     ) -> Result<(GetResult, Bytes), Cause> {
-        let (found, bytes) = self
-            .repeat(|| async {
-                let GetResult { payload, meta, range, attributes } =
-                    self.inner.get_opts(path, options.clone()).await?;
-                let empty = || GetResultPayload::Stream(stream::empty().boxed());
-                let known = GetResult {
-                    payload: empty(),
-                    meta: meta.clone(),
-                    range: range.clone(),
-                    attributes: attributes.clone(),
-                };
-                let length = range.end - range.start;
-                if length > limit || options.head {
-                    return Ok((known, Bytes::new()));
-                }
-                let bytes = GetResult { payload, meta, range, attributes }.bytes().await?;
-                if bytes.len() as u64 != length {
-                    return Err(cut(bytes.len(), length));
-                }
-                Ok((known, bytes))
-            })
-            .await?;
-        add(&self.counters.bytes_read, bytes.len() as u64);
+        let keep = |mut kept: Vec<Bytes>, piece| {
+            kept.push(piece);
+            ready(Ok(kept))
+        };
+        let (found, mut pieces) = self.fetch_into(path, options, limit, Vec::new, keep).await?;
+        let bytes = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() };
         Ok((found, bytes))
+    }
+
+    /// [`Client::fetch`] that gives the body to `take` piece by piece as it comes, beginning anew
+    /// with what `begin` makes when it broke off.
+    pub async fn fetch_into<T, F>(
+        &self,
+        path: &Path,
+        options: GetOptions,
+        limit: u64,
+        begin: impl Fn() -> T,
+        take: impl Fn(T, Bytes) -> F,
+    ) -> Result<(GetResult, T), Cause>
+    where
+        F: Future<Output = Result<T, Cause>>,
+    {
+        self.repeat(|| async {
+            let GetResult { payload, meta, range, attributes } =
+                self.inner.get_opts(path, options.clone()).await?;
+            let length = range.end - range.start;
+            let found = GetResult {
+                payload: GetResultPayload::Stream(stream::empty().boxed()),
+                meta: meta.clone(),
+                range: range.clone(),
+                attributes: attributes.clone(),
+            };
+            let mut taken = begin();
+            if length > limit || options.head {
+                return Ok((found, taken));
+            }
+            let body = GetResult { payload, meta, range, attributes };
+            let mut pieces = match body.payload {
+                // Its stream would read files in small pieces.
+                GetResultPayload::File(..) => stream::once(body.bytes()).boxed(),
+                GetResultPayload::Stream(pieces) => pieces,
+            };
+            let mut arrived = 0;
+            while let Some(piece) = pieces.try_next().await? {
+                arrived += piece.len() as u64;
+                taken = take(taken, piece).await?;
+            }
+            if arrived != length {
+                return Err(cut(arrived, length));
+            }
+            add(&self.counters.bytes_read, length);
+            Ok((found, taken))
+        })
+        .await
     }
 
     /// Sends part `index` of multipart upload `id`.
@@ -218,7 +251,7 @@ impl Client {
     }
 }
 
-fn cut(found: usize, expected: u64) -> Cause {
+fn cut(found: u64, expected: u64) -> Cause {
     let what = format!("{found} of {expected} bytes arrived");
     let source = std::io::Error::new(ErrorKind::UnexpectedEof, what);
     Cause::Generic { store: "store", source: Box::new(source) }
@@ -239,7 +272,10 @@ fn may_pass(error: &Cause) -> bool {
         FileTooLarge, InvalidInput, IsADirectory, NotADirectory, PermissionDenied, QuotaExceeded,
         ReadOnlyFilesystem, StorageFull,
     };
-    let Cause::Generic { .. } = error else { return false };
+    let Cause::Generic { store, .. } = error else { return false };
+    if *store == LOCAL_FILE {
+        return false;
+    }
     let text = error.to_string();
     if let Some(status) = status(&text) {
         // Amazon calls a body that came late or damaged a wrong request.

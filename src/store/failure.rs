@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use object_store::Error as Cause;
 
 use super::Store;
+use super::client::LOCAL_FILE;
 use crate::Error;
 
 /// An error and its causes in one line of at most 300 characters.
@@ -60,6 +61,9 @@ impl Store {
     /// Sorts `error`, met at `key`, by who has to act.
     pub(super) fn failure(&self, key: &dyn std::fmt::Display, error: &Cause) -> Error {
         let place = self.place(key);
+        if let Cause::Generic { store: LOCAL_FILE, source } = error {
+            return Error::try_again(format!("{place}: {source}"));
+        }
         let text = error.to_string();
         let code = s3_code(&text);
         match code {

@@ -6,6 +6,8 @@ mod bucket;
 mod check;
 mod client;
 mod collect;
+mod digest;
+mod download;
 mod failure;
 mod hold;
 mod key;

@@ -1,34 +1,28 @@
-//! Data objects on their way: in parts, side by side, in bounded memory. A part that fails is
-//! sent or asked again by itself.
+//! Data objects on their way up: in parts, side by side, in bounded memory. A part that fails is
+//! sent again by itself.
 
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use blake3::Hasher;
-use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use bytes::Bytes;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{Error as Cause, GetOptions, GetRange, ObjectStoreExt};
+use object_store::{Error as Cause, ObjectStoreExt};
 use tokio::task::JoinSet;
 
-use super::object::is_absence;
-use super::{Key, ObjectEntry, Store};
-use crate::id::ArtifactId;
+use super::client::LOCAL_FILE;
+use super::{Key, Store};
 use crate::{Error, Result};
 
 /// Larger objects go in parts of this size.
 pub(super) const PART: u64 = 8 << 20;
-/// Parts on their way at a time: with one being hashed, the memory that a transfer takes.
-const PARTS_AT_ONCE: usize = 8;
+/// Parts on their way at a time: with one being hashed, the memory that an upload takes.
+pub(super) const PARTS_AT_ONCE: usize = 8;
 /// Most parts that S3 takes for one object.
 const PARTS: u64 = 10_000;
-/// How often an object is read before its digest counts as wrong: bytes can change on their way.
-const READS: usize = 3;
-
 /// Bytes to upload.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -77,19 +71,19 @@ impl Source {
             Ok((bytes, hasher))
         })
         .await
-        .map_err(|source| Cause::Generic { store: "file", source: Box::new(source) })
+        .map_err(|source| Cause::Generic { store: LOCAL_FILE, source: Box::new(source) })
     }
 }
 
 /// Runs what blocks on a thread for that.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }
 
 /// Consecutive ranges of `part` bytes over `from..size`.
-fn ranges(from: u64, size: u64, part: u64) -> impl Iterator<Item = Range<u64>> {
+pub(super) fn ranges(from: u64, size: u64, part: u64) -> impl Iterator<Item = Range<u64>> {
     let starts = std::iter::successors(Some(from), move |at| at.checked_add(part));
     starts.take_while(move |&at| at < size).map(move |at| at..size.min(at.saturating_add(part)))
 }
@@ -217,208 +211,6 @@ impl Store {
             tracing::debug!("{path}: the part of a failed upload stays: {e}");
         }
         done
-    }
-
-    /// The parts of an object from byte `from` on, in order.
-    fn parts(
-        &self,
-        path: &Path,
-        size: u64,
-        from: u64,
-    ) -> impl Stream<Item = Result<Bytes, Cause>> + Send {
-        let client = self.client.clone();
-        let path = path.clone();
-        stream::iter(ranges(from, size, PART))
-            .map(move |range| {
-                let (client, path) = (client.clone(), path.clone());
-                async move {
-                    let length = range.end - range.start;
-                    let range = Some(GetRange::Bounded(range));
-                    let options = GetOptions { range, ..Default::default() };
-                    client.fetch(&path, options, length).await.map(|(_, bytes)| bytes)
-                }
-            })
-            .buffered(PARTS_AT_ONCE)
-    }
-
-    /// Checks that the object of `entry` is there in its full size, without reading it.
-    pub(super) async fn check_size(&self, id: &ArtifactId, entry: &ObjectEntry) -> Result<()> {
-        let key = entry.key(id);
-        match self.size(&key).await? {
-            Some(size) if size == entry.size => Ok(()),
-            found => Err(self.broken(&key, missized(found, entry))),
-        }
-    }
-
-    fn broken(&self, key: &Key, why: String) -> Error {
-        Error::data(format!("{}: {why}", self.place(key)))
-    }
-
-    /// Reads `entry` of artifact `id` whole and checks its size and digest.
-    ///
-    /// # Errors
-    /// [`Error::Data`] when it is missing, cut short or changed.
-    pub async fn read_entry(&self, id: &ArtifactId, entry: &ObjectEntry) -> Result<Bytes> {
-        let mut sink = Sink::Memory(BytesMut::new());
-        self.receive(id, entry, 0, Hasher::new(), &mut sink).await?;
-        match sink {
-            Sink::Memory(bytes) => Ok(bytes.freeze()),
-            _ => Ok(Bytes::new()),
-        }
-    }
-
-    /// Checks `entry` of artifact `id` as [`Store::read_entry`] does, in bounded memory.
-    pub async fn verify_entry(&self, id: &ArtifactId, entry: &ObjectEntry) -> Result<()> {
-        self.receive(id, entry, 0, Hasher::new(), &mut Sink::Nothing).await
-    }
-
-    /// Downloads `entry` of artifact `id` into `target`, checking size and digest, in bounded
-    /// memory. It grows in the file beside it, from which an interrupted download continues.
-    pub async fn download(
-        &self,
-        id: &ArtifactId,
-        entry: &ObjectEntry,
-        target: &std::path::Path,
-    ) -> Result<()> {
-        let part = target.with_added_extension("part");
-        let failed = |e| local(&part, e);
-        let (name, size) = (part.clone(), entry.size);
-        let (file, from, hasher) = blocking(move || {
-            let mut open = File::options();
-            let file = open.read(true).write(true).create(true).truncate(false).open(&name)?;
-            let mut hasher = Hasher::new();
-            let from = file.metadata()?.len();
-            if from > size {
-                file.set_len(0)?;
-                return Ok((file, 0, hasher));
-            }
-            hasher.update_reader(&file)?;
-            Ok((file, from, hasher))
-        })
-        .await
-        .map_err(failed)?;
-        let mut sink = Sink::File(Arc::new(file), part.clone());
-        let received = self.receive(id, entry, from, hasher, &mut sink).await;
-        if let Err(Error::Data(_)) = received {
-            // Nothing to continue from.
-            std::fs::remove_file(&part).ok();
-        }
-        received?;
-        std::fs::rename(&part, target).map_err(failed)
-    }
-
-    /// Gives the parts of `entry` from byte `from` on to `sink` and checks size and digest.
-    /// `hasher` has taken in what lies before `from`. Where the digest is wrong, all is read once
-    /// more from the start.
-    async fn receive(
-        &self,
-        id: &ArtifactId,
-        entry: &ObjectEntry,
-        from: u64,
-        mut hasher: Hasher,
-        sink: &mut Sink,
-    ) -> Result<()> {
-        let key = entry.key(id);
-        let path = self.path(&key);
-        let mut found = String::new();
-        let mut at = from;
-        for _ in 0..READS {
-            if at < entry.size || entry.size == 0 {
-                let (size, first) = self.first_part(&key, &path, entry.size, at).await?;
-                if size != Some(entry.size) {
-                    return Err(self.broken(&key, missized(size, entry)));
-                }
-                let rest = self.parts(&path, entry.size, at + first.len() as u64);
-                let mut parts = std::pin::pin!(stream::iter([Ok(first)]).chain(rest));
-                while let Some(bytes) =
-                    parts.try_next().await.map_err(|e| self.failure(&key, &e))?
-                {
-                    hasher.update(&bytes);
-                    let length = bytes.len() as u64;
-                    sink.take(at, bytes, entry.size).await?;
-                    at += length;
-                }
-            }
-            found = hasher.finalize().to_hex().to_string();
-            if found == entry.digest {
-                return Ok(());
-            }
-            hasher.reset();
-            at = 0;
-        }
-        let expected = &entry.digest;
-        let why = format!("digest {found} where its commit record says {expected}");
-        Err(self.broken(&key, why))
-    }
-
-    /// The first part from byte `from` on of an object that should have `size` bytes, and the
-    /// size that it has; `None` when it does not exist.
-    async fn first_part(
-        &self,
-        key: &Key,
-        path: &Path,
-        size: u64,
-        from: u64,
-    ) -> Result<(Option<u64>, Bytes)> {
-        // A whole object by a plain GET, which an empty one allows as well.
-        let whole = from == 0 && size <= PART;
-        let range = from..size.min(from.saturating_add(PART));
-        let range = (!whole).then_some(GetRange::Bounded(range));
-        let options = GetOptions { range, ..Default::default() };
-        match self.client.fetch(path, options, PART).await {
-            Ok((found, bytes)) => Ok((Some(found.meta.size), bytes)),
-            Err(e) if is_absence(&e) => Ok((None, Bytes::new())),
-            // The range lies behind its end.
-            Err(e) => match self.size(key).await {
-                Ok(found) if found != Some(size) => Ok((found, Bytes::new())),
-                _ => Err(self.failure(key, &e)),
-            },
-        }
-    }
-}
-
-/// Where a download goes.
-enum Sink {
-    Nothing,
-    Memory(BytesMut),
-    File(Arc<File>, PathBuf),
-}
-
-impl Sink {
-    /// Takes the bytes at `at` of an object of `size` bytes. `at` 0 begins anew.
-    async fn take(&mut self, at: u64, bytes: Bytes, size: u64) -> Result<()> {
-        match self {
-            Self::Nothing => Ok(()),
-            Self::Memory(all) => {
-                if at == 0 {
-                    *all = BytesMut::with_capacity(size as usize);
-                }
-                all.extend_from_slice(&bytes);
-                Ok(())
-            }
-            Self::File(file, path) => {
-                let file = file.clone();
-                let write = move || {
-                    if at == 0 {
-                        file.set_len(0)?;
-                    }
-                    file.write_all_at(&bytes, at)
-                };
-                blocking(write).await.map_err(|e| local(path, e))
-            }
-        }
-    }
-}
-
-/// A failure of this machine's disk.
-fn local(path: &std::path::Path, error: std::io::Error) -> Error {
-    Error::try_again(format!("{}: {error}", path.display()))
-}
-
-fn missized(found: Option<u64>, entry: &ObjectEntry) -> String {
-    match found {
-        None => "no such object, though its commit record lists it".into(),
-        Some(size) => format!("{size} bytes where its commit record says {}", entry.size),
     }
 }
 
