@@ -29,8 +29,6 @@ mod signals;
 mod status;
 mod tensorboard;
 
-use std::process::ExitCode;
-
 use clap::{Args, Parser, Subcommand};
 
 use crate::store::Store;
@@ -154,23 +152,23 @@ impl Globals {
     }
 }
 
-/// Parses the arguments, runs the command and turns its error into the exit code.
-pub fn main() -> ExitCode {
+/// Parses the arguments, runs the command and gives the exit code.
+pub fn main() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Nothing is left to tell the user when stderr is closed.
             let _ = error.print();
             let usage = Error::usage("").exit_code();
-            return ExitCode::from(if error.use_stderr() { usage } else { 0 });
+            return if error.use_stderr() { usage } else { 0 };
         }
     };
     let format = cli.globals.log_format;
     match execute(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             logging::failure(format, &error);
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
