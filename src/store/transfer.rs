@@ -231,11 +231,16 @@ impl Store {
         stream::iter(ranges(from, size, PART))
             .map(move |range| {
                 let (client, path) = (client.clone(), path.clone());
-                async move {
+                // A task of its own: it goes on while the part before is hashed and written.
+                let task = Task(tokio::spawn(async move {
                     let length = range.end - range.start;
                     let range = Some(GetRange::Bounded(range));
                     let options = GetOptions { range, ..Default::default() };
                     client.fetch(&path, options, length).await.map(|(_, bytes)| bytes)
+                }));
+                async move {
+                    let mut task = task;
+                    (&mut task.0).await?
                 }
             })
             .buffered(PARTS_AT_ONCE)
@@ -333,9 +338,8 @@ impl Store {
                 while let Some(bytes) =
                     parts.try_next().await.map_err(|e| self.failure(&key, &e))?
                 {
-                    hasher.update(&bytes);
                     let length = bytes.len() as u64;
-                    sink.take(at, bytes, entry.size).await?;
+                    hasher = sink.take(at, bytes, entry.size, hasher).await?;
                     at += length;
                 }
             }
@@ -377,6 +381,15 @@ impl Store {
     }
 }
 
+/// A task that ends with whoever waits for it.
+struct Task<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Where a download goes.
 enum Sink {
     Nothing,
@@ -385,28 +398,35 @@ enum Sink {
 }
 
 impl Sink {
-    /// Takes the bytes at `at` of an object of `size` bytes. `at` 0 begins anew.
-    async fn take(&mut self, at: u64, bytes: Bytes, size: u64) -> Result<()> {
-        match self {
-            Self::Nothing => Ok(()),
-            Self::Memory(all) => {
+    /// Takes the bytes at `at` of an object of `size` bytes, and `hasher` takes them in. `at` 0
+    /// begins anew.
+    async fn take(
+        &mut self,
+        at: u64,
+        bytes: Bytes,
+        size: u64,
+        mut hasher: Hasher,
+    ) -> Result<Hasher> {
+        let Self::File(file, path) = self else {
+            hasher.update(&bytes);
+            if let Self::Memory(all) = self {
                 if at == 0 {
                     *all = BytesMut::with_capacity(size as usize);
                 }
                 all.extend_from_slice(&bytes);
-                Ok(())
             }
-            Self::File(file, path) => {
-                let file = file.clone();
-                let write = move || {
-                    if at == 0 {
-                        file.set_len(0)?;
-                    }
-                    file.write_all_at(&bytes, at)
-                };
-                blocking(write).await.map_err(|e| local(path, e))
+            return Ok(hasher);
+        };
+        let file = file.clone();
+        let write = move || {
+            if at == 0 {
+                file.set_len(0)?;
             }
-        }
+            file.write_all_at(&bytes, at)?;
+            hasher.update(&bytes);
+            Ok(hasher)
+        };
+        blocking(write).await.map_err(|e| local(path, e))
     }
 }
 
