@@ -138,7 +138,7 @@ mod tests {
         let file = encode_safetensors(&weights).unwrap();
         assert_eq!(all[0].size, file.len() as u64);
         assert_eq!(all[0].header, file[..all[0].header.len()]);
-        let files: Vec<_> = layouts(&outlines, 12).unwrap().into_iter().map(|l| l.file).collect();
+        let files: Vec<_> = layouts(&outlines, 22).unwrap().into_iter().map(|l| l.file).collect();
         assert_eq!(files, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
     }
 }

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 pub enum Folder {
     Local(PathBuf),
     Artifact(Box<Artifact>, Handle),
-    Url(Files, Handle),
+    Url(Box<Files>, Handle),
 }
 
 /// A file that is read by ranges, from any thread.
@@ -39,7 +39,7 @@ enum Opened {
     /// Small objects are read whole, and their digests checked.
     Memory(Bytes),
     Artifact(Box<Artifact>, Handle),
-    Url(Files, Handle),
+    Url(Box<Files>, Handle),
 }
 
 /// A tensor in a file.
