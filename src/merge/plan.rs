@@ -90,8 +90,14 @@ impl Plan {
     pub fn new(recipe: Recipe, models: Models) -> Result<Self> {
         recipe.check()?;
         for name in recipe.model_names() {
-            if !models.contains_key(name) {
+            let Some(model) = models.get(name) else {
                 return Err(Error::usage(format!("no model `{name}`")));
+            };
+            let (layers, tensors) = (layers(model), model.tensors.len());
+            if layers > tensors {
+                return Err(Error::data(format!(
+                    "model `{name}`: {layers} layers by their numbers, in {tensors} tensors"
+                )));
             }
         }
         let mut warnings = Vec::new();

@@ -304,6 +304,12 @@ fn what_does_not_fit_is_refused_by_name() {
         @"64: method slerp takes 2 models, not 3");
     insta::assert_snapshot!(refusal(plan_three(&dir, "della", "weight: 1, density: 0.1")),
         @"64: tensor `model.embed_tokens.weight`: density 0.1 +- epsilon 0.15 must lie between 0 and 1");
+    let norm = a["model.norm.weight"].clone();
+    other.insert("model.norm.weight".into(), norm.clone());
+    other.insert("model.layers.9000000000.norm.weight".into(), norm);
+    write_model(&dir.path().join("b"), &other);
+    insta::assert_snapshot!(refusal(plan_three(&dir, "ties", "weight: 1")),
+        @"65: model `b`: 9000000001 layers by their numbers, in 7 tensors");
     for (recipe, said) in [
         ("merge_method: linear\nmodels: []", "either `models` or `slices`"),
         ("merge_method: lineal\nmodels: [{model: a}]", "lineal"),
