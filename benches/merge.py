@@ -92,10 +92,12 @@ def run(command, **options):
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def measure(name, command, out, runs):
+def measure(name, command, out, runs, files):
     seconds, memory = [], []
     for _ in range(runs):
         shutil.rmtree(out, ignore_errors=True)
+        # mergekit's memory takes the place of what was in the page cache.
+        run(["cat", *files])
         taken, peak = run(command)
         seconds.append(taken)
         memory.append(peak)
@@ -125,16 +127,15 @@ def main():
     out = root / "out"
     files = [str(path / "model.safetensors") for path in paths.values()]
     copy = ["sh", "-c", f"mkdir {out} && cat {files[0]} > {out}/x && cat {files[1]} {files[2]} > /dev/null"]
-    run(["cat", *files])
-    measure("copy", copy, out, given.runs)
+    measure("copy", copy, out, given.runs, files)
     for method in given.methods.split(","):
         more, text = RECIPES[method]
         recipe = root / f"{method}.yaml"
         recipe.write_text(f"merge_method: {method}\n" + text.format(more=more, **paths))
-        ours = measure(f"{method}", [given.triad, "merge", str(recipe), str(out)], out, given.runs)
+        ours = measure(f"{method}", [given.triad, "merge", str(recipe), str(out)], out, given.runs, files)
         if given.mergekit:
             command = [given.mergekit, str(recipe), str(out), "--no-write-model-card", "--quiet"]
-            theirs = measure(f"{method}, mergekit", command, out, given.mergekit_runs)
+            theirs = measure(f"{method}, mergekit", command, out, given.mergekit_runs, files)
             print(f"{method:28} {theirs / ours:7.1f} times as fast", flush=True)
 
 

@@ -124,27 +124,32 @@ impl Window {
         [self.low, self.high]
     }
 
-    /// 1 for each number that stays, 0 for the others. `before` says how many ties of each bound came
-    /// before, and is moved on.
+    /// `factor` for each number that stays, 0 for the others. `before` says how many ties of each
+    /// bound came before, and is moved on.
     pub fn factors(&self, values: &[f32], before: &mut [u64; 2], factor: f32, out: &mut [f32]) {
-        between(values, self.low, self.high, factor, out);
-        for (bound, before) in self.tied().into_iter().zip(before) {
+        // Without a sign bit they compare as signed ones, too, which old vectors can.
+        let (mut low, mut high) = (self.low as i32, self.high as i32);
+        let mut cuts = [None; 2];
+        for ((bound, before), cut) in self.tied().into_iter().zip(before).zip(&mut cuts) {
             let ties = if bound == self.low { &self.low_ties } else { &self.high_ties };
-            let here = count_equal(values, bound);
-            let (from, to) = (*before, *before + here);
-            if here == 0 {
+            let from = *before;
+            *before += count_equal(values, bound);
+            if from == *before || ties.end <= from || ties.start >= *before {
                 continue;
             }
-            *before = to;
-            if ties.end <= from || ties.start >= to {
-                continue;
+            if ties.start <= from && *before <= ties.end {
+                // All of them stay.
+                low = if bound == self.low { self.low as i32 - 1 } else { low };
+                high = if bound == self.high { self.high as i32 + 1 } else { high };
+            } else {
+                *cut = Some((bound, from, ties));
             }
-            let mut number = from;
+        }
+        between(values, low, high, factor, out);
+        for (bound, mut number, ties) in cuts.into_iter().flatten() {
             for (value, out) in values.iter().zip(out.iter_mut()) {
                 if value.to_bits() & !SIGN == bound {
-                    if ties.contains(&number) {
-                        *out = factor;
-                    }
+                    *out = if ties.contains(&number) { factor } else { 0.0 };
                     number += 1;
                 }
             }
@@ -153,9 +158,7 @@ impl Window {
 }
 
 vectorized! {
-    fn between(values: &[f32], low: u32, high: u32, factor: f32, out: &mut [f32]) {
-        // Without a sign bit they compare as signed ones, too, which old vectors can.
-        let (low, high) = (low as i32, high as i32);
+    fn between(values: &[f32], low: i32, high: i32, factor: f32, out: &mut [f32]) {
         for (value, out) in values.iter().zip(out) {
             let bits = (value.to_bits() & !SIGN) as i32;
             let inside = (bits > low) & (bits < high);
