@@ -180,7 +180,7 @@ fn mistakes_in_the_file_commit_nothing() {
     64: error: small.yaml:10: stage `few`: its inputs lead back to itself: few <- few; remove one of these inputs
     64: error: small.yaml:15: stage `few`: job `filter` has no input `table`; did you mean `tables`?
     64: error: small.yaml:13: stage `few`: params.sql: no ORDER BY at the query's end; the rows' order must not be left open
-    64: error: small.yaml:14: stage `few`: params: unknown field `output`; there are method, weights, normalize, dtype
+    64: error: small.yaml:14: stage `few`: params: unknown field `output`; there are merge_method, models, slices, base_model, parameters, dtype, out_dtype, tokenizer_source, tokenizer, chat_template, seed, allow_non_finite
     "#);
 }
 

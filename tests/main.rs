@@ -11,6 +11,7 @@ mod gpu_bench;
 mod hooked;
 mod hostile;
 mod layers;
+mod merge;
 mod program;
 mod published;
 mod resume;

@@ -156,7 +156,7 @@ fn a_rejected_update_is_kept_and_replayed() {
     params: {steps: 9, batch: 4, learning_rate: 1.0e+15, max_rejected: 1, micro_batch_tokens: 200}
     inputs: {base: base, examples: texts}
 ";
-    let same = "  same: {job: merge, params: {weights: {base: 1}}, inputs: {models: [base]}}\n";
+    let same = "  same: {job: merge, params: {merge_method: passthrough, models: [{model: base}], dtype: float32}, inputs: {models: [base]}}\n";
     let rounds = rl("rounds", BAD, "{rounds: {shards: 1}}");
     let dir = folder(&(rl("fused", BAD, "fused") + sft + &rounds + same));
     let triad = |args: &[&str]| stdout(dir.path(), args);

@@ -229,22 +229,9 @@ impl ModelConfig {
         &self.source
     }
 
-    /// `config.json` of weights stored as `dtype`: the keys that were read, indented and sorted as
-    /// transformers writes them.
+    /// `config.json` of weights stored as `dtype`.
     pub fn to_json(&self, dtype: Dtype) -> Result<Vec<u8>> {
-        let mut sorted: BTreeMap<&str, Value> =
-            self.source.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        // transformers 5 writes `dtype` where earlier versions, and most who read it, have
-        // `torch_dtype`.
-        let new = sorted.contains_key("dtype") && !sorted.contains_key("torch_dtype");
-        for key in ["dtype", "torch_dtype"] {
-            if sorted.contains_key(key) || (key == "torch_dtype" && !new) {
-                sorted.insert(key, dtype.torch_name().into());
-            }
-        }
-        let mut bytes = serde_json::to_vec_pretty(&sorted).map_err(Error::defect)?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        config_json(&self.source, dtype)
     }
 
     /// Width of one attention head.
@@ -290,4 +277,21 @@ impl ModelConfig {
         }
         all
     }
+}
+
+/// `config.json` of weights stored as `dtype`: the keys in `source`, indented and sorted as
+/// transformers writes them.
+pub fn config_json(source: &Map<String, Value>, dtype: Dtype) -> Result<Vec<u8>> {
+    let mut sorted: BTreeMap<&str, Value> =
+        source.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    // transformers 5 writes `dtype` where earlier versions, and most who read it, have `torch_dtype`.
+    let new = sorted.contains_key("dtype") && !sorted.contains_key("torch_dtype");
+    for key in ["dtype", "torch_dtype"] {
+        if sorted.contains_key(key) || (key == "torch_dtype" && !new) {
+            sorted.insert(key, dtype.torch_name().into());
+        }
+    }
+    let mut bytes = serde_json::to_vec_pretty(&sorted).map_err(Error::defect)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }

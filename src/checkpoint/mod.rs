@@ -4,11 +4,14 @@ mod chat;
 mod config;
 mod index;
 mod init;
+mod layout;
+mod lazy;
 mod rope;
 mod tensor;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,22 +20,25 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 pub use chat::Message;
-pub use config::{Architecture, ModelConfig};
+pub use config::{Architecture, ModelConfig, config_json};
 pub use init::init_weights;
+pub use layout::{Layout, Outline, index_json, layouts};
+pub use lazy::{Folder, LazyCheckpoint, LazyTensor, Ranged};
 pub use rope::{Rope, RopeScaling};
 pub use tensor::{Dtype, HostTensor, Weights, decode_safetensors, encode_safetensors};
 pub use tokenizer::{Tokenizer, TokenizerFiles};
+pub use vocabulary::Vocabulary;
 
 use crate::{Error, Result};
 
-const CONFIG: &str = "config.json";
+pub const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
-const SPECIAL_TOKENS: &str = "special_tokens_map.json";
-const CHAT_TEMPLATE: &str = "chat_template.jinja";
+pub const TOKENIZER: &str = "tokenizer.json";
+pub const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
+pub const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Files of a checkpoint that are written as they were read, for the tools that want them.
 pub const CARRIED: [&str; 8] = [
@@ -47,7 +53,7 @@ pub const CARRIED: [&str; 8] = [
 ];
 
 /// Most bytes of one weights file, as Hugging Face writes them.
-const SHARD: usize = 5_000_000_000;
+pub const SHARD: usize = 5_000_000_000;
 
 /// Most bytes of a checkpoint's other files: tokenizers have tens of megabytes.
 const TEXT: u64 = 128 << 20;

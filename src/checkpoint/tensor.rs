@@ -37,6 +37,20 @@ impl Dtype {
         }
     }
 
+    /// The type that `config.json` gives this name.
+    pub fn of_torch(name: &str) -> Option<Self> {
+        [Self::F32, Self::Bf16, Self::F16].into_iter().find(|dtype| dtype.torch_name() == name)
+    }
+
+    /// The name in the header of a safetensors file.
+    pub fn safetensors_name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+            Self::F16 => "F16",
+        }
+    }
+
     fn stored(self) -> safetensors::Dtype {
         match self {
             Self::F32 => safetensors::Dtype::F32,
@@ -55,7 +69,7 @@ pub struct HostTensor {
 }
 
 /// Most bytes of a safetensors header: a thousand tensors take a hundred thousand.
-const HEADER: u64 = 8 << 20;
+pub(super) const HEADER: u64 = 8 << 20;
 
 /// Tensors under their Hugging Face names.
 pub type Weights = BTreeMap<String, HostTensor>;

@@ -223,7 +223,7 @@ fn token<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
 
 /// The tokens in the settings' `added_tokens_decoder`, by id. Those that `tokenizer.json` has as well
 /// change nothing.
-fn added_tokens(settings: &Map<String, Value>) -> Result<Vec<AddedToken>> {
+pub(super) fn added_tokens(settings: &Map<String, Value>) -> Result<Vec<AddedToken>> {
     let Some(listed) = settings.get("added_tokens_decoder").and_then(Value::as_object) else {
         return Ok(Vec::new());
     };

@@ -13,6 +13,7 @@ mod logging;
 mod ls;
 #[cfg(feature = "torch")]
 mod measure;
+mod merge;
 mod name;
 mod output;
 mod pin;
@@ -102,6 +103,8 @@ enum Command {
     Pin(pin::Pin),
     /// Certify tasks: validity, uniqueness, duplicates, leakage, shortcuts
     Audit(audit::Audit),
+    /// Merge models by a mergekit recipe
+    Merge(merge::Merge),
     /// Query datasets with SQL
     Query(query::Query),
     /// Try a model: continue a prompt
@@ -195,6 +198,7 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Chaos(command) => command.execute(globals).await,
             Command::Pin(command) => command.execute(globals).await,
             Command::Audit(command) => command.execute(globals).await,
+            Command::Merge(command) => command.execute(globals, terminal).await,
             Command::Query(command) => command.execute(globals).await,
             #[cfg(feature = "torch")]
             Command::Sample(command) => command.execute(globals).await,

@@ -31,6 +31,7 @@ mod verify;
 
 pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
 pub use driver::{Outcome, Run, identity, run, run_again};
+pub use merge::Watching;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -24,6 +24,7 @@ use crate::{Error, Result};
 pub use nearest::hint;
 pub use plan::{Plan, State, plan};
 pub use run::{Ending, Observer, RunOptions, StageEnd, run, run_stage, worst};
+pub use yaml::read_text;
 
 /// What a stage asks of the machine that runs it. Outside its identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -55,7 +55,7 @@ pub(super) enum Tree {
 const TEXT: u64 = 1 << 20;
 
 /// The text of a file of bounded size.
-pub(super) fn read_text(path: &Path) -> std::io::Result<String> {
+pub fn read_text(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(TEXT + 1).read_to_string(&mut text)?;
     if text.len() as u64 > TEXT {

@@ -1,5 +1,7 @@
 //! Reading a committed artifact.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{Key, Manifest, ObjectEntry, Store};
@@ -27,6 +29,12 @@ impl Artifact {
     /// [`Error::Data`](crate::Error::Data) when the object is missing, cut short or changed.
     pub async fn read(&self, path: &str) -> Result<Bytes> {
         self.store.read_entry(&self.manifest.id, self.manifest.object(path)?).await
+    }
+
+    /// Reads a range of one object and checks the object's size, not its digest.
+    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        let entry = self.manifest.object(path)?;
+        self.store.range(&entry.key(&self.manifest.id), entry.size, range).await
     }
 }
 

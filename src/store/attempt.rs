@@ -133,6 +133,11 @@ impl Attempt {
         Ok(())
     }
 
+    /// Whether the artifact has object `path` by now, of this attempt or one that it continues.
+    pub fn has(&self, path: &str) -> bool {
+        self.objects.iter().any(|object| object.path == path)
+    }
+
     /// Reads an object of this attempt and takes it out of the artifact: it was for the attempts to
     /// read.
     pub async fn take(&mut self, path: &str) -> Result<Bytes> {

@@ -1,6 +1,7 @@
 //! A store: put, create, replace, get, list and delete objects by [`Key`].
 
 use std::fmt::Display;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{Error as Cause, GetOptions};
+use object_store::{Error as Cause, GetOptions, GetRange};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use url::Url;
 
@@ -211,12 +212,39 @@ impl Store {
     }
 
     /// The size of an object; `None` when it does not exist.
-    pub(super) async fn size(&self, key: &Key) -> Result<Option<u64>> {
+    pub(super) async fn size(&self, key: &(dyn Display + Sync)) -> Result<Option<u64>> {
         match self.client.head(&self.path(key)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(e) if is_absence(&e) => Ok(None),
             Err(e) => Err(self.failure(key, &e)),
         }
+    }
+
+    /// Reads `range` of the object at `key`, which has `size` bytes. What is read is not checked: a
+    /// digest is that of a whole object.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when it does not exist or has another size.
+    pub(super) async fn range(
+        &self,
+        key: &(dyn Display + Sync),
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
+        let limit = range.end - range.start;
+        let bounded = GetOptions::new().with_range(Some(GetRange::Bounded(range)));
+        let found = match self.client.fetch(&self.path(key), bounded, limit).await {
+            Ok((found, bytes)) if found.meta.size == size => return Ok(bytes),
+            Ok((found, _)) => Some(found.meta.size),
+            Err(e) if is_absence(&e) => None,
+            // The range may lie behind the end.
+            Err(e) => match self.size(key).await {
+                Ok(found) if found != Some(size) => found,
+                _ => return Err(self.failure(key, &e)),
+            },
+        };
+        let found = found.map_or("it is gone".into(), |size| format!("it has {size} bytes"));
+        Err(Error::data(format!("{}: {found}, where {size} are expected", self.place(key))))
     }
 
     /// Deletes objects by their paths below the store's prefix. What is gone already is no error.

@@ -1,24 +1,29 @@
 //! Data objects on their way up: in parts, side by side, in bounded memory. A part that fails is
 //! sent again by itself.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use blake3::Hasher;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{Error as Cause, ObjectStoreExt};
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
 use super::client::LOCAL_FILE;
-use super::{Key, Store};
+use super::Store;
 use crate::{Error, Result};
 
 /// Larger objects go in parts of this size.
 pub(super) const PART: u64 = 8 << 20;
+/// Bytes of a part, of all but the largest objects.
+pub const PIECE: usize = PART as usize;
 /// Parts on their way at a time: with one being hashed, the memory that an upload takes.
 pub(super) const PARTS_AT_ONCE: usize = 8;
 /// Most parts that S3 takes for one object.
@@ -29,6 +34,35 @@ pub enum Source {
     Bytes(Bytes),
     /// A file and its size. It must not change meanwhile.
     File(Arc<File>, u64),
+    /// Bytes that are still being made, in order, and how many there will be.
+    Flow(Arc<Mutex<Flow>>, u64),
+}
+
+/// The end of a [`Source::flow`] from which it is uploaded.
+#[derive(Debug)]
+pub struct Flow {
+    arriving: Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl Flow {
+    /// The next `length` bytes.
+    async fn next(&mut self, length: usize) -> std::io::Result<Bytes> {
+        let mut part = BytesMut::new();
+        while part.len() < length {
+            if self.rest.is_empty() {
+                let more = self.arriving.recv().await;
+                self.rest = more.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+            }
+            let taken = self.rest.split_to(self.rest.len().min(length - part.len()));
+            if taken.len() == length {
+                return Ok(taken);
+            }
+            part.reserve(length - part.len());
+            part.extend_from_slice(&taken);
+        }
+        Ok(part.freeze())
+    }
 }
 
 impl From<Bytes> for Source {
@@ -48,30 +82,47 @@ impl Source {
         open().map_err(|e: std::io::Error| Error::data(format!("{}: {e}", path.display())))
     }
 
+    /// A source of `size` bytes, and where to put them, in order and in pieces of any length: of
+    /// [`PIECE`] they are not copied. An upload that fails closes it; whoever closes it early fails
+    /// the upload.
+    pub fn flow(size: u64) -> (Sender<Bytes>, Self) {
+        let (sender, arriving) = channel(1);
+        let flow = Flow { arriving, rest: Bytes::new() };
+        (sender, Self::Flow(Arc::new(Mutex::new(flow)), size))
+    }
+
     pub fn size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(_, size) => *size,
+            Self::File(_, size) | Self::Flow(_, size) => *size,
         }
     }
 
     /// The bytes of `range`, taken into `hasher`.
     async fn part(&self, range: Range<u64>, mut hasher: Hasher) -> Result<(Bytes, Hasher), Cause> {
+        let length = (range.end - range.start) as usize;
         let source = self.clone();
-        blocking(move || {
-            let bytes = match source {
-                Self::Bytes(bytes) => bytes.slice(range.start as usize..range.end as usize),
-                Self::File(file, _) => {
-                    let mut bytes = vec![0; (range.end - range.start) as usize];
-                    file.read_exact_at(&mut bytes, range.start)?;
-                    bytes.into()
-                }
+        let part = async {
+            let arrived = match &source {
+                Self::Flow(flow, _) => flow.lock().await.next(length).await?,
+                _ => Bytes::new(),
             };
-            hasher.update(&bytes);
-            Ok((bytes, hasher))
-        })
-        .await
-        .map_err(|source| Cause::Generic { store: LOCAL_FILE, source: Box::new(source) })
+            blocking(move || {
+                let bytes = match source {
+                    Self::Bytes(bytes) => bytes.slice(range.start as usize..range.end as usize),
+                    Self::File(file, _) => {
+                        let mut bytes = vec![0; length];
+                        file.read_exact_at(&mut bytes, range.start)?;
+                        bytes.into()
+                    }
+                    Self::Flow(..) => arrived,
+                };
+                hasher.update(&bytes);
+                Ok((bytes, hasher))
+            })
+            .await
+        };
+        part.await.map_err(|source| Cause::Generic { store: LOCAL_FILE, source: Box::new(source) })
     }
 }
 
@@ -90,13 +141,17 @@ pub(super) fn ranges(from: u64, size: u64, part: u64) -> impl Iterator<Item = Ra
 
 impl Store {
     /// Writes an object that nobody else writes, and gives its digest.
-    pub(super) async fn upload(&self, key: &Key, source: &Source) -> Result<String> {
+    pub(super) async fn upload(
+        &self,
+        key: &(dyn Display + Sync),
+        source: &Source,
+    ) -> Result<String> {
         let path = self.path(key);
         let done = match (source, self.client.parts.clone()) {
             (_, Some(parts)) if source.size() > PART => {
                 self.upload_parts(parts, &path, source).await
             }
-            (Source::File(..), None) if source.size() > PART => {
+            (Source::File(..) | Source::Flow(..), None) if source.size() > PART => {
                 self.upload_stream(&path, source).await
             }
             _ => {
