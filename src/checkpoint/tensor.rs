@@ -28,6 +28,22 @@ impl Dtype {
         }
     }
 
+    /// Stored numbers as f32 (exact for every type).
+    pub fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Self::Bf16 => {
+                bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
+            Self::F16 => {
+                bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
+        }
+    }
+
     /// The name that `config.json` gives it.
     pub fn torch_name(self) -> &'static str {
         match self {
@@ -92,25 +108,9 @@ impl HostTensor {
         Self { dtype, shape, bytes: bytes.into() }
     }
 
-    /// The numbers as f32 (exact for every stored type).
+    /// The numbers as f32.
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.dtype {
-            Dtype::F32 => self
-                .bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Dtype::Bf16 => self
-                .bytes
-                .chunks_exact(2)
-                .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            Dtype::F16 => self
-                .bytes
-                .chunks_exact(2)
-                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-        }
+        self.dtype.to_f32(&self.bytes)
     }
 
     /// The same numbers stored as `dtype`.

@@ -13,7 +13,7 @@ mod verl;
 pub use foreign::read_objects;
 pub use parquet_io::{decode_parquet, encode_parquet, open_parquet, read_batches};
 pub use row::{Column, Row};
-pub use rows::{Example, Metric, Rejected, Rollout, Score, Selected, Task, Verdict};
+pub use rows::{Delta, Example, Metric, Rejected, Rollout, Score, Selected, Task, Trial, Verdict};
 pub use verl::encode_verl;
 
 /// Every dataset's name, version and Arrow schema, for the goldens under schemas/ and for SQL.
@@ -28,6 +28,8 @@ pub fn schemas() -> Vec<(&'static str, u32, arrow::datatypes::SchemaRef)> {
         entry::<Verdict>(),
         entry::<Selected>(),
         entry::<Rejected>(),
+        entry::<Trial>(),
+        entry::<Delta>(),
         entry::<Metric>(),
         entry::<Score>(),
     ]

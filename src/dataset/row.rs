@@ -140,6 +140,26 @@ impl Column for String {
     }
 }
 
+impl Column for Vec<String> {
+    fn data_type() -> DataType {
+        DataType::List(Arc::new(Field::new("item", DataType::Utf8, false)))
+    }
+    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
+        let values: Vec<&Self> = values.collect();
+        let flat: Vec<&String> = values.iter().copied().flatten().collect();
+        Arc::new(ListArray::new(
+            Arc::new(Field::new("item", DataType::Utf8, false)),
+            OffsetBuffer::from_lengths(values.iter().map(|list| list.len())),
+            Arc::new(StringArray::from_iter_values(flat)),
+            None,
+        ))
+    }
+    fn values(array: &dyn Array) -> Option<Vec<Self>> {
+        let lists = array.as_list_opt::<i32>().filter(|l| l.values().null_count() == 0)?;
+        (0..lists.len()).map(|i| String::values(lists.value(i).as_ref())).collect()
+    }
+}
+
 /// The values of column `name`, which must have type `T`; without nulls, and there, unless `T` is
 /// nullable.
 #[doc(hidden)]

@@ -166,3 +166,47 @@ dataset! {
         length: f32,
     }
 }
+
+dataset! {
+    /// One candidate of a merge search on one task set.
+    "trials" v 1 struct Trial {
+        /// In order of trying, from 1.
+        trial: u32,
+        /// Artifact id of the candidate.
+        model: String,
+        /// What was set: `MODEL.PARAMETER`, or `PARAMETER` of the whole.
+        settings: Vec<String>,
+        /// To what, in the order of `settings`.
+        values: Vec<f64>,
+        set: String,
+        /// Share of the responses to the set that are right.
+        accuracy: f64,
+        /// Mean accuracy over the sets: what candidates are compared by.
+        score: f64,
+        /// Whether it is the best so far: the first of those with the highest score.
+        best: bool,
+    }
+}
+
+dataset! {
+    /// How far two models have gone from the same base, in one tensor, and how much they agree.
+    "deltas" v 1 struct Delta {
+        tensor: String,
+        /// The number in the tensor's name; null outside the layers.
+        layer: Option<u32>,
+        /// Numbers in the tensor.
+        numbers: u64,
+        model: String,
+        other: String,
+        /// L2 norm of the base's tensor.
+        base_norm: f64,
+        /// L2 norm of what `model` is away from it.
+        norm: f64,
+        /// L2 norm of what `other` is.
+        other_norm: f64,
+        /// Cosine of the angle between the two; 0 where one has not moved.
+        cosine: f64,
+        /// Of the numbers that both have changed, the share that they changed in opposite directions.
+        sign_conflict: f64,
+    }
+}

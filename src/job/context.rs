@@ -53,6 +53,14 @@ impl StopFlag {
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// An error that ends the job when the process was asked to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.requested() {
+            return Err(Error::try_again("stopped on request; run the same command to continue"));
+        }
+        Ok(())
+    }
 }
 
 /// Where progress goes: bars on a terminal, log lines elsewhere.
@@ -195,10 +203,7 @@ impl Context {
 
     /// An error that ends the job when the process was asked to stop.
     pub fn check_stop(&self) -> Result<()> {
-        if self.stop.requested() {
-            return Err(Error::try_again("stopped on request; run the same command to continue"));
-        }
-        Ok(())
+        self.stop.check()
     }
 
     pub fn summarize(&mut self, name: &str, value: impl Into<Value>) {

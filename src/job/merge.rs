@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{Arity, Context, Job, Port, Progress, StopFlag, parse};
+use super::{Arity, Context, Input, Job, Port, Progress, StopFlag, parse};
 use crate::checkpoint::{Folder, LazyCheckpoint, SHARD, index_json, layouts};
 use crate::merge::{self, Limits, Plan, Recipe, Watch};
 use crate::{Error, Result};
@@ -33,35 +33,44 @@ impl Job for Merge {
     }
 
     fn run(&self, context: &mut Context) -> Result<()> {
-        let recipe: Recipe = context.spec()?;
-        let inputs = context.inputs("models");
-        let names: Vec<&str> = inputs.iter().map(|input| &input.name[..]).collect();
-        let wanted = recipe.model_names();
-        if let Some(name) = wanted.iter().find(|name| !names.contains(name)) {
-            return Err(Error::usage(format!(
-                "the recipe names `{name}`, the port `models` has {}",
-                names.join(", ")
-            )));
-        }
-        if let Some(name) = names.iter().find(|name| !wanted.contains(name)) {
-            return Err(Error::usage(format!(
-                "the port `models` has `{name}`, which the recipe does not name"
-            )));
-        }
-        let mut models = BTreeMap::new();
-        let mut is_remote = false;
-        for input in inputs {
-            let artifact = Box::new(input.artifact.clone());
-            let folder = Folder::Artifact(artifact, context.runtime.clone());
-            is_remote |= folder.is_remote();
-            let model = LazyCheckpoint::open(&folder)
-                .map_err(|e| e.at(format!("checkpoint {}", input.artifact.manifest.id.short())))?;
-            models.insert(input.name.clone(), model);
-        }
-        let plan = Plan::new(recipe, models)?;
-        plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        write(context, &plan, Limits::new(merge::MEMORY, None, is_remote), SHARD as u64)
+        let recipe = context.spec()?;
+        run(context, recipe)
     }
+}
+
+/// The artifacts of port `models`, with their weights where they are.
+pub(super) fn models(context: &Context) -> Result<BTreeMap<String, LazyCheckpoint>> {
+    let open = |input: &Input| {
+        let artifact = Box::new(input.artifact.clone());
+        let model = LazyCheckpoint::open(&Folder::Artifact(artifact, context.runtime.clone()))
+            .map_err(|e| e.at(format!("checkpoint {}", input.artifact.manifest.id.short())))?;
+        Ok((input.name.clone(), model))
+    };
+    context.inputs("models").iter().map(open).collect()
+}
+
+/// Merges the inputs of port `models` into the artifact.
+pub(super) fn run(context: &mut Context, recipe: Recipe) -> Result<()> {
+    let inputs = context.inputs("models");
+    let names: Vec<&str> = inputs.iter().map(|input| &input.name[..]).collect();
+    let wanted = recipe.model_names();
+    if let Some(name) = wanted.iter().find(|name| !names.contains(name)) {
+        return Err(Error::usage(format!(
+            "the recipe names `{name}`, the port `models` has {}",
+            names.join(", ")
+        )));
+    }
+    if let Some(name) = names.iter().find(|name| !wanted.contains(name)) {
+        return Err(Error::usage(format!(
+            "the port `models` has `{name}`, which the recipe does not name"
+        )));
+    }
+    let is_remote = inputs
+        .iter()
+        .any(|input| !matches!(input.artifact.store.url().scheme(), "file" | "memory"));
+    let plan = Plan::new(recipe, models(context)?)?;
+    plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    write(context, &plan, Limits::new(merge::MEMORY, None, is_remote), SHARD as u64)
 }
 
 /// Shows how far a merge is, and ends it at a signal.
@@ -77,10 +86,7 @@ impl Watch for Watching {
     fn wrote(&self, bytes: u64) -> Result<()> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.progress.update("MB", done >> 20, self.total >> 20, "");
-        if self.stop.requested() {
-            return Err(Error::try_again("stopped on request; run the same command to continue"));
-        }
-        Ok(())
+        self.stop.check()
     }
 }
 

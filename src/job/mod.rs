@@ -5,6 +5,7 @@
 
 mod context;
 mod cuts;
+mod deltas;
 mod demonstrate;
 mod draw;
 mod driver;
@@ -15,6 +16,7 @@ mod import_checkpoint;
 mod import_tasks;
 mod init;
 mod merge;
+mod merge_search;
 mod models;
 mod prompt;
 mod report;
@@ -109,6 +111,8 @@ pub struct Part {
 pub enum From {
     /// The stage's own input at this port.
     Port(&'static str),
+    /// All of its inputs at this port, under their own names.
+    Ports(&'static str),
     /// Another part, by position.
     Part(usize),
 }
@@ -141,6 +145,10 @@ pub trait Job: Sync {
     fn rounds(&self, _params: &Value, _shards: u32, _ports: &[&str]) -> Result<Vec<Part>> {
         Err(Error::usage(format!("job `{}` has no rounds; `rl` has", self.name())))
     }
+    /// Whether a stage of this kind always runs as its [`Job::rounds`].
+    fn has_parts(&self) -> bool {
+        false
+    }
     fn run(&self, context: &mut Context) -> Result<()>;
     /// After the last shard, in whichever process finds them all committed: what takes all of them
     /// to decide. Two processes may do it at once, so it must come to the same in both.
@@ -165,6 +173,11 @@ pub fn kinds() -> &'static [&'static dyn Job] {
         &rollout::RolloutJob,
         &verify::Verify,
         &merge::Merge,
+        &merge_search::MergeSearch,
+        &merge_search::Try,
+        &merge_search::Choose,
+        &merge_search::Best,
+        &deltas::Deltas,
         &evaluate::Evaluate,
         &filter::Filter,
         &report::Report,

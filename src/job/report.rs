@@ -19,7 +19,7 @@ impl Job for Report {
     fn ports(&self) -> &'static [Port] {
         &[
             Port { name: "scores", accepts: &["scores"], arity: Arity::Many },
-            Port { name: "runs", accepts: &["checkpoint"], arity: Arity::Any },
+            Port { name: "runs", accepts: &["checkpoint", "deltas"], arity: Arity::Any },
         ]
     }
     fn output(&self) -> &'static str {

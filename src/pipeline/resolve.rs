@@ -126,6 +126,7 @@ fn drafts(
     let resources: Resources = settings(raw, stage, &stage.resources, "resources")?;
     let shards = match settings(raw, stage, &stage.placement, "placement")? {
         Placement::Rounds { shards } => shards.get(),
+        Placement::Fused if job.has_parts() => 1,
         Placement::Fused => {
             let named = |(port, named): (&String, &BTreeMap<String, usize>)| {
                 let input = |(name, &from): (&String, &usize)| {
@@ -151,17 +152,28 @@ fn drafts(
     let last = parts.len() - 1;
     let draft = |(number, part): (usize, Part)| {
         let input = |(port, label, from): (&str, String, From)| {
-            let source = match from {
-                From::Part(number) => Source::Part(number),
-                From::Port(port) => Source::Stage(*wired.get(port)?.values().next()?),
+            let none = BTreeMap::new();
+            let wires = |port| wired.get(port).unwrap_or(&none);
+            let sources: Vec<(String, Source)> = match from {
+                From::Part(number) => vec![(label, Source::Part(number))],
+                From::Port(port) => wires(port)
+                    .values()
+                    .take(1)
+                    .map(|&at| (label.clone(), Source::Stage(at)))
+                    .collect(),
+                From::Ports(port) => wires(port)
+                    .iter()
+                    .map(|(name, &at)| (name.clone(), Source::Stage(at)))
+                    .collect(),
             };
-            Some((port.to_string(), label, source))
+            let port = port.to_string();
+            sources.into_iter().map(move |(label, source)| (port.clone(), label, source))
         };
         Draft {
             name: if number == last { name.clone() } else { format!("{name}.{}", part.name) },
             job: part.job,
             params: part.params,
-            inputs: part.inputs.into_iter().filter_map(input).collect(),
+            inputs: part.inputs.into_iter().flat_map(input).collect(),
             resources: match part.device {
                 true => resources.clone(),
                 false => Resources { gpus: Some(0), ..resources.clone() },

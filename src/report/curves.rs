@@ -27,7 +27,7 @@ const METRICS: [(&str, &str); 6] = [
 /// One chart.
 #[derive(Debug)]
 pub struct Figure {
-    pub title: &'static str,
+    pub title: String,
     pub svg: String,
 }
 
@@ -49,7 +49,7 @@ pub fn figures(runs: &[TrainingRun]) -> Result<Vec<Figure>> {
             .filter(|(_, points)| !points.is_empty())
             .collect();
         if !lines.is_empty() {
-            figures.push(Figure { title, svg: draw(title, &lines)? });
+            figures.push(Figure { title: title.into(), svg: draw(title, &lines, 0)? });
         }
     }
     Ok(figures)
@@ -74,10 +74,26 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
-fn draw(title: &str, lines: &[(usize, Vec<(f64, f64)>)]) -> Result<String> {
+/// Runs over time: lines by the number of their colour, `fraction` digits on the axis below.
+fn draw(title: &str, lines: &[(usize, Vec<(f64, f64)>)], fraction: usize) -> Result<String> {
+    chart(title, lines, fraction, false)
+}
+
+/// The same for measurements: marks, and no moving average.
+pub fn marks(title: &str, lines: &[(usize, Vec<(f64, f64)>)], fraction: usize) -> Result<String> {
+    chart(title, lines, fraction, true)
+}
+
+fn chart(
+    title: &str,
+    lines: &[(usize, Vec<(f64, f64)>)],
+    fraction: usize,
+    marked: bool,
+) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::defect(format!("chart `{title}`: {e}"));
     let all = || lines.iter().flat_map(|(_, points)| points);
-    let steps = all().fold((f64::INFINITY, 1.0f64), |(l, h), p| (l.min(p.0), h.max(p.0)));
+    let steps =
+        all().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(p.0), h.max(p.0)));
     let values = range(all().map(|p| p.1));
     let digits = ((2.0 - (values.1 - values.0).log10()).floor().clamp(0.0, 5.0)) as usize;
     let mut svg = String::new();
@@ -88,7 +104,10 @@ fn draw(title: &str, lines: &[(usize, Vec<(f64, f64)>)]) -> Result<String> {
             .margin_right(14)
             .x_label_area_size(28)
             .y_label_area_size(52)
-            .build_cartesian_2d(steps.0..steps.1.max(steps.0 + 1.0), values.0..values.1)
+            .build_cartesian_2d(
+                steps.0..if steps.1 > steps.0 { steps.1 } else { steps.0 + 1.0 },
+                values.0..values.1,
+            )
             .map_err(|e| failed(&e))?;
         chart
             .configure_mesh()
@@ -98,13 +117,20 @@ fn draw(title: &str, lines: &[(usize, Vec<(f64, f64)>)]) -> Result<String> {
             .axis_style(INK.mix(0.35))
             .x_labels(6)
             .y_labels(5)
-            .x_label_formatter(&|x| format!("{x:.0}"))
+            .x_label_formatter(&|x| format!("{x:.fraction$}"))
             .y_label_formatter(&|y| format!("{y:.digits$}"))
             .label_style(("sans-serif", 15).into_font().color(&INK))
             .draw()
             .map_err(|e| failed(&e))?;
         for (index, points) in lines {
             let colour = colour(*index);
+            if marked {
+                let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+                chart.draw_series(line).map_err(|e| failed(&e))?;
+                let marks = points.iter().map(|&point| Circle::new(point, 3, colour.filled()));
+                chart.draw_series(marks).map_err(|e| failed(&e))?;
+                continue;
+            }
             let raw = LineSeries::new(points.iter().copied(), colour.mix(0.22).stroke_width(1));
             chart.draw_series(raw).map_err(|e| failed(&e))?;
             let smooth = LineSeries::new(smooth(points), colour.stroke_width(2));
@@ -138,7 +164,7 @@ mod tests {
             .flat_map(|s| [metric(s, "reward", f64::from(s).sqrt()), metric(s, "kl", f64::NAN)])
             .chain([of_level])
             .collect();
-        let runs = [TrainingRun { name: "a".into(), metrics }];
+        let runs = [TrainingRun { name: "a".into(), metrics, ..TrainingRun::default() }];
         let figures = figures(&runs).unwrap();
         assert_eq!(figures.len(), 1, "no finite value, or one level's: no chart");
         assert_eq!(figures[0].title, "Reward");

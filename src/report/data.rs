@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::dataset::{Metric, Rollout, Row, Score, Verdict, decode_parquet};
+use crate::dataset::{Delta, Metric, Rollout, Row, Score, Trial, Verdict, decode_parquet};
 use crate::store::{Artifact, Manifest};
 use crate::{Error, Result};
 
@@ -62,11 +62,15 @@ pub struct Model {
     pub verdicts: Vec<Verdict>,
 }
 
-/// One training run's numbers.
-#[derive(Debug, Clone)]
+/// One training run's numbers, a merge search's or a comparison's.
+#[derive(Debug, Clone, Default)]
 pub struct TrainingRun {
     pub name: String,
     pub metrics: Vec<Metric>,
+    /// Of a merge search.
+    pub trials: Vec<Trial>,
+    /// Of specialists, beside each other.
+    pub deltas: Vec<Delta>,
 }
 
 /// Everything a report shows, timings aside.
@@ -99,8 +103,12 @@ impl Data {
             data.source("scores", name, artifact);
         }
         for (name, artifact) in runs {
-            data.runs
-                .push(TrainingRun { name: name.clone(), metrics: rows(artifact, false).await? });
+            data.runs.push(TrainingRun {
+                name: name.clone(),
+                metrics: rows(artifact, false).await?,
+                trials: rows(artifact, false).await?,
+                deltas: rows(artifact, false).await?,
+            });
             data.source("runs", name, artifact);
         }
         Ok(data)

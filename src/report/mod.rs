@@ -4,6 +4,7 @@
 mod curves;
 mod data;
 mod events;
+mod merging;
 mod page;
 mod samples;
 mod statistics;
@@ -55,7 +56,8 @@ pub fn render(data: &Data, timings: Option<&[StageTiming]>) -> Result<Report> {
 
 fn lay_out(data: &Data, summary: Summary, timings: Option<&[StageTiming]>) -> Result<Report> {
     let figures = curves::figures(&data.runs)?;
-    Ok(Report { html: page::page(data, &summary, &figures, timings), summary })
+    let merging = merging::section(&data.runs)?;
+    Ok(Report { html: page::page(data, &summary, &figures, &merging, timings), summary })
 }
 
 /// Writes the page of run `pipeline` to `out`, with the timings of every stage, and returns the
@@ -109,7 +111,11 @@ async fn collect(
             "run `{pipeline}` has no scores to report; `triad status` lists its stages"
         )));
     }
-    let mut runs = of(&|found| found.manifest.datasets.contains_key("metrics"));
+    let mut runs = of(&|found| {
+        ["metrics", "trials", "deltas"]
+            .iter()
+            .any(|name| found.manifest.datasets.contains_key(*name))
+    });
     // The steps of rounds, whose last has all metrics under the stage's own name.
     runs.retain(|(stage, _)| !stage.contains('.'));
     let spec = Spec { title: pipeline.into(), samples: 1, ..Spec::default() };

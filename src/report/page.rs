@@ -19,6 +19,7 @@ pub fn page(
     data: &Data,
     summary: &Summary,
     figures: &[Figure],
+    merging: &Markup,
     timings: Option<&[StageTiming]>,
 ) -> String {
     let title = if summary.title.is_empty() { "Report" } else { &summary.title };
@@ -30,6 +31,7 @@ pub fn page(
         (levels(summary))
         (responses(summary))
         (curves(data, figures))
+        (merging)
         (sample_section(data, summary))
         @if let Some(timings) = timings { (timing_section(timings)) }
         (provenance(data))

@@ -187,7 +187,11 @@ fn full() -> Data {
     }
     let metric =
         |step: u32| Metric { step, level: 0, name: "reward".into(), value: f64::from(step).ln() };
-    data.runs = vec![TrainingRun { name: "rl <1>".into(), metrics: (1..30).map(metric).collect() }];
+    data.runs = vec![TrainingRun {
+        name: "rl <1>".into(),
+        metrics: (1..30).map(metric).collect(),
+        ..TrainingRun::default()
+    }];
     data
 }
 

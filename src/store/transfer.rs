@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
-use super::client::LOCAL_FILE;
 use super::Store;
+use super::client::LOCAL_FILE;
 use crate::{Error, Result};
 
 /// Larger objects go in parts of this size.
