@@ -260,8 +260,8 @@ impl Store {
     /// Everything below `folder`, in order of path. Only maintenance and resuming list; readers
     /// never do.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
-        let folder = if folder.is_empty() { self.prefix.clone() } else { self.path(&folder) };
-        let found = match self.client.list(Some(&folder)).try_collect::<Vec<_>>().await {
+        let path = if folder.is_empty() { self.prefix.clone() } else { self.path(&folder) };
+        let found = match self.client.list(Some(&path)).try_collect::<Vec<_>>().await {
             Ok(found) => found,
             Err(e) if is_absence(&e) => return Ok(Vec::new()),
             Err(e) => return Err(self.failure(&folder, &e)),
