@@ -177,7 +177,7 @@ dataset! {
         /// What was set: `MODEL.PARAMETER`, or `PARAMETER` of the whole.
         settings: Vec<String>,
         /// To what, in the order of `settings`.
-        values: Vec<f64>,
+        setting_values: Vec<f64>,
         set: String,
         /// Share of the responses to the set that are right.
         accuracy: f64,

@@ -288,7 +288,7 @@ impl Job for MergeSearch {
 fn best(trials: &[Trial]) -> Result<Settings> {
     let best = trials.iter().find(|trial| trial.best);
     let best = best.ok_or_else(|| Error::data("dataset `trials` marks none as the best"))?;
-    Ok(best.settings.iter().cloned().zip(best.values.iter().copied()).collect())
+    Ok(best.settings.iter().cloned().zip(best.setting_values.iter().copied()).collect())
 }
 
 /// A candidate: `settings`, or those of the choice before, but for what it varies.
@@ -387,7 +387,7 @@ impl Job for Choose {
                 trial: number,
                 model: manifest.id.to_string(),
                 settings: settings.clone(),
-                values: values.clone(),
+                setting_values: values.clone(),
                 set,
                 accuracy,
                 score,
@@ -546,7 +546,7 @@ mod tests {
             set: set.into(),
             score,
             settings: vec!["t".into()],
-            values: vec![f64::from(trial)],
+            setting_values: vec![f64::from(trial)],
             ..Trial::default()
         };
         let mut trials: Vec<Trial> =

@@ -63,7 +63,7 @@ fn search(name: &str, trials: &[Trial]) -> Result<Markup> {
     for (at, setting) in settings.iter().enumerate() {
         let mut best: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
         for tried in &all {
-            let (value, score) = (tried.first.values[at], tried.first.score);
+            let (value, score) = (tried.first.setting_values[at], tried.first.score);
             // Ordered as the numbers are, negative ones included.
             let bits = value.to_bits();
             let key = if value.is_sign_negative() { !bits } else { bits | 1 << 63 };
@@ -103,7 +103,7 @@ fn search(name: &str, trials: &[Trial]) -> Result<Markup> {
                     @for tried in ranked.iter().take(SHOWN) {
                         tr {
                             th { (tried.first.trial) }
-                            @for value in &tried.first.values { td.n { (number(*value)) } }
+                            @for value in &tried.first.setting_values { td.n { (number(*value)) } }
                             td.n.best[tried.first.best] { (percent(tried.first.score)) }
                             @for set in &sets {
                                 td.n { @if let Some(value) = tried.sets.get(set) { (percent(*value)) } }
@@ -119,7 +119,7 @@ fn search(name: &str, trials: &[Trial]) -> Result<Markup> {
 /// Scores by both settings, the darker the higher.
 fn map(settings: &[String], all: &[Tried]) -> Markup {
     let values = |at: usize| {
-        let mut values: Vec<f64> = all.iter().map(|tried| tried.first.values[at]).collect();
+        let mut values: Vec<f64> = all.iter().map(|tried| tried.first.setting_values[at]).collect();
         values.sort_by(f64::total_cmp);
         values.dedup();
         values
@@ -130,7 +130,10 @@ fn map(settings: &[String], all: &[Tried]) -> Markup {
     let share = |score: f64| if high > low { 70.0 * (score - low) / (high - low) } else { 0.0 };
     let (down, across) = (values(0), values(1));
     let at = |a: f64, b: f64| {
-        all.iter().rev().find(|tried| tried.first.values[..] == [a, b]).map(|tried| tried.first)
+        all.iter()
+            .rev()
+            .find(|tried| tried.first.setting_values[..] == [a, b])
+            .map(|tried| tried.first)
     };
     html! {
         div.scroll {
@@ -213,10 +216,9 @@ fn deltas(name: &str, rows: &[Delta]) -> Result<Markup> {
                     th.n { "of the second" }
                 } }
                 tbody {
-                    @for (at, ((model, other), rows)) in pairs.iter().enumerate() {
+                    @for ((model, other), rows) in &pairs {
                         tr {
-                            th { i.dot style={ "background:" (COLOURS[at % COLOURS.len()]) } {}
-                                (model) ", " (other) }
+                            th { (model) ", " (other) }
                             td.n { (format!("{:.3}", whole(rows, &|row| row.cosine))) }
                             td.n { (percent(whole(rows, &|row| row.sign_conflict))) "%" }
                             td.n { (format!("{:.4}", length(rows, &|r| r.norm) / length(rows, &|r| r.base_norm))) }
@@ -224,6 +226,11 @@ fn deltas(name: &str, rows: &[Delta]) -> Result<Markup> {
                         }
                     }
                 }
+            }
+        }
+        ul.legend {
+            @for (at, (model, other)) in pairs.keys().enumerate() {
+                li { i style={ "background:" (COLOURS[at % COLOURS.len()]) } {} (model) ", " (other) }
             }
         }
         div.figures {

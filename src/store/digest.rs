@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn parts_give_the_digest_of_the_whole() {
-        let bytes: Vec<u8> = (0..40_000u32).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..40_000u32).map(|i| ((i * i) >> 3) as u8).collect();
         for part in [1024, 2048, 8192] {
             for size in [0, 1, 1023, 1024, 1025, 4096, 5000, 8192, 14_337, 16_384, 40_000] {
                 let mut digest = Digest::default();
