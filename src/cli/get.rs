@@ -7,7 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 
-use super::{Globals, name, output};
+use super::{Globals, output};
 use crate::dataset::{Row, Task, encode_verl, read_batches};
 use crate::query::{Format, write_results};
 use crate::store::Artifact;
@@ -38,7 +38,7 @@ const UNFINISHED: &str = ".triad-get";
 impl Get {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
-        let artifact = name::find(&store, &self.artifact).await?;
+        let artifact = store.find(&self.artifact).await?;
         let dir = &self.dir;
         let mark = dir.join(UNFINISHED);
         let id = &artifact.manifest.id;
