@@ -8,11 +8,13 @@
 //! # Layout
 //! A module imports only from modules above its own line.
 //! ```text
-//! error  id  entropy    errors with their exit codes; typed ids; the one clock and the counter-based RNG
+//! error  id  entropy  nearest  errors with their exit codes; typed ids; the one clock and the
+//!                       counter-based RNG; the name that was meant
 //! store                 object storage: keys, manifests, commit, transfer, integrity, garbage, buckets
 //! server                OpenAI-compatible completion servers: requests, answers, retries
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
-//! task  reward  advantage  per task family: generate, certify, check; the reward rule; advantages
+//! task  reward  advantage  statistics  per task family: generate, certify, check; the reward rule;
+//!                       advantages; estimates and their intervals
 //! model                 libtorch: transformer, sampler, losses, optimizer (feature `torch`)
 //! merge  query  report  parameter-space methods; DataFusion over committed artifacts; result pages
 //! job                   one file per job kind, and the driver they share
@@ -30,11 +32,13 @@ pub mod job;
 pub mod merge;
 #[cfg(feature = "torch")]
 pub mod model;
+pub mod nearest;
 pub mod pipeline;
 pub mod query;
 pub mod report;
 pub mod reward;
 pub mod server;
+pub mod statistics;
 pub mod store;
 pub mod task;
 

@@ -1,12 +1,14 @@
 //! The reward rules: format and answer of one response.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::dataset::Task;
+use crate::nearest::hint;
 use crate::task::{AnyPuzzle, Verdict};
+use crate::{Error, Result};
 
 /// How a response is rewarded. The format is worth +1 when it is right and -1 when it is not, in
 /// both rules of stage A; a bad format takes the worst answer reward with it.
@@ -20,6 +22,22 @@ pub enum Rule {
     Released,
     /// Stage C: 1 for a correct answer, else 0.
     Correct,
+}
+
+impl FromStr for Rule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "paper" => Self::Paper,
+            "released" => Self::Released,
+            "correct" => Self::Correct,
+            _ => {
+                let hint = hint(text, ["paper", "released", "correct"]);
+                return Err(Error::usage(format!("no reward rule `{text}`{hint}")));
+            }
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +99,13 @@ pub struct Judgement<'a> {
     pub reward: f32,
 }
 
+impl Judgement<'_> {
+    /// `correct`, `wrong`, `unparsed` or `missing`.
+    pub fn word(&self) -> &'static str {
+        self.verdict.as_ref().map_or("missing", Verdict::as_str)
+    }
+}
+
 /// A task made ready to judge many responses.
 pub struct Judge {
     puzzle: AnyPuzzle,
@@ -92,8 +117,12 @@ impl Judge {
     /// # Errors
     /// Those of [`AnyPuzzle::of`].
     pub fn new(task: &Task) -> Result<Self> {
-        let open = task.prompt.trim_end().ends_with(Tag::Think.text());
-        Ok(Self { puzzle: AnyPuzzle::of(task)?, open })
+        Ok(Self::of(AnyPuzzle::of(task)?, &task.prompt))
+    }
+
+    /// Judges responses to `puzzle` put as `prompt`.
+    pub fn of(puzzle: AnyPuzzle, prompt: &str) -> Self {
+        Self { puzzle, open: prompt.trim_end().ends_with(Tag::Think.text()) }
     }
 
     /// Judges one response, in time linear in its length.

@@ -106,6 +106,25 @@ fn a_run_is_found_again_listed_shown_and_downloaded() {
 }
 
 #[test]
+fn a_query_writes_files_and_says_what_it_took() {
+    let dir = folder(TASKS);
+    stdout(dir.path(), &["run", "small.yaml"]);
+    let sql = "SELECT task_id, verdict(family, puzzle, '<answer>' || answer || '</answer>') AS v, \
+               answer FROM tasks";
+    let output = run(dir.path(), &["query", sql, "--output", "rows.parquet", "--stats"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("40 rows, ") && said.contains(" requests (0 repeated), "), "{said}");
+    let bytes: u64 = said.split(", ").nth(2).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(bytes > 1000, "{said}");
+    let sql = "SELECT v, count(*) AS n FROM 'rows.parquet' GROUP BY v";
+    assert_eq!(stdout(dir.path(), &["query", sql, "--format", "csv"]), "v,n\ncorrect,40\n");
+    let inputs = "SELECT f.stage, t.stage AS input FROM triad.lineage l \
+                  JOIN triad.stages f ON f.id = l.id JOIN triad.stages t ON t.id = l.input";
+    let inputs = stdout(dir.path(), &["query", inputs, "--format", "csv"]);
+    assert_eq!(inputs, "stage,input\nfew,tasks\n");
+}
+
+#[test]
 fn mistakes_on_the_command_line_exit_with_64() {
     let dir = folder(TASKS);
     stdout(dir.path(), &["run", "small.yaml", "--until", "tasks"]);

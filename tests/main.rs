@@ -14,6 +14,7 @@ mod layers;
 mod merge;
 mod program;
 mod published;
+mod readers;
 mod resume;
 #[cfg(feature = "torch")]
 mod rounds;

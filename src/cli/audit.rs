@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::Globals;
 use super::output::{self, Table};
-use super::{Globals, name};
 use crate::dataset::read_objects;
 use crate::store::Artifact;
 use crate::task::{Audit as Report, Finding, Line, Record};
@@ -37,7 +37,7 @@ impl Audit {
                     add_file(&mut report, &file)?;
                 }
             } else {
-                let artifact = name::find(&globals.open_store()?, what).await?;
+                let artifact = globals.open_store()?.find(what).await?;
                 add_artifact(&mut report, &artifact).await?;
             }
         }

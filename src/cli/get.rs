@@ -5,9 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use clap::{Args, ValueEnum};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
 
-use super::{Globals, name, output};
+use super::{Globals, output};
 use crate::dataset::{Row, Task, encode_verl, read_batches};
 use crate::query::{Format, write_results};
 use crate::store::Artifact;
@@ -38,7 +37,7 @@ const UNFINISHED: &str = ".triad-get";
 impl Get {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
-        let artifact = name::find(&store, &self.artifact).await?;
+        let artifact = store.find(&self.artifact).await?;
         let dir = &self.dir;
         let mark = dir.join(UNFINISHED);
         let id = &artifact.manifest.id;
@@ -114,8 +113,8 @@ async fn export(artifact: &Artifact, layout: Layout, dir: &Path) -> Result<()> {
         let schema =
             batches.first().map_or_else(|| SchemaRef::new(Schema::empty()), RecordBatch::schema);
         let (extension, bytes) = match layout {
-            Layout::Jsonl => ("jsonl", json_lines(&schema, &batches)?),
-            Layout::Parquet => ("parquet", one_parquet(&schema, &batches)?),
+            Layout::Jsonl => ("jsonl", written(Format::Ndjson, &schema, &batches)?),
+            Layout::Parquet => ("parquet", written(Format::Parquet, &schema, &batches)?),
             Layout::Verl => {
                 let tasks: Vec<Vec<Task>> =
                     batches.iter().map(Task::decode).collect::<Result<_>>()?;
@@ -129,19 +128,8 @@ async fn export(artifact: &Artifact, layout: Layout, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn json_lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+fn written(format: Format, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    write_results(Format::Ndjson, schema, batches, &mut bytes)?;
-    Ok(bytes)
-}
-
-fn one_parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut writer =
-        ArrowWriter::try_new(&mut bytes, schema.clone(), None).map_err(Error::defect)?;
-    for batch in batches {
-        writer.write(batch).map_err(Error::defect)?;
-    }
-    writer.close().map_err(Error::defect)?;
+    write_results(format, schema, batches, &mut bytes)?;
     Ok(bytes)
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::logging::Terminal;
 use super::run::{self, Source};
-use super::{Globals, name, output};
+use super::{Globals, output};
 use crate::dataset::{Rejected, Row};
 use crate::job::{self, Shard};
 use crate::pipeline::{self, Ending};
@@ -66,7 +66,7 @@ impl Job {
 }
 
 async fn replay(globals: &Globals, artifact: &str) -> Result<()> {
-    let artifact = name::find(&globals.open_store()?, artifact).await?;
+    let artifact = globals.open_store()?.find(artifact).await?;
     run::set_threads(globals);
     let rows = artifact.manifest.rows(Rejected::NAME);
     let step = artifact.manifest.identity["params"]["step"].clone();

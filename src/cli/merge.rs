@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::logging::Terminal;
 use super::output::{self, Table};
-use super::{Globals, name, progress, signals};
+use super::{Globals, progress, signals};
 use crate::checkpoint::{Folder, LazyCheckpoint, SHARD, index_json, layouts};
 use crate::job::{self, Input, Outcome, Progress, Run, Shard, Watching};
 use crate::merge::{self, Limits, Plan, Preflight, Recipe, Watch};
@@ -75,7 +75,7 @@ async fn folders(globals: &Globals, recipe: &Recipe) -> Result<BTreeMap<String, 
         } else if path.join("config.json").is_file() || model.starts_with(['.', '/', '~']) {
             Folder::Local(path.into())
         } else {
-            let artifact = name::find(&globals.open_store()?, model).await;
+            let artifact = globals.open_store()?.find(model).await;
             let artifact = artifact.map_err(|e| {
                 e.at(format!("model `{model}` is no folder with a config.json, nor an artifact"))
             })?;

@@ -23,11 +23,11 @@ impl Pin {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
         for name in &self.artifacts {
-            let id = name::lookup(&store, name).await?;
+            let id = store.lookup(name).await?;
             let what = if self.remove {
                 if store.unpin(&id).await? { "unpinned" } else { "was not pinned" }
             } else {
-                name::find(&store, id.as_str()).await?;
+                store.find(id.as_str()).await?;
                 store.pin(&id).await?;
                 "pinned, with all that it was made from"
             };

@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use clap::Args;
 
-use super::{Globals, name, output, run};
+use super::{Globals, output, run};
 use crate::checkpoint::Checkpoint;
 use crate::model::{Precision, SampleRequest, Sampling, Stops, Transformer, device, sample};
 use crate::{Error, Result};
@@ -50,7 +50,7 @@ impl Sample {
         if folder.is_dir() {
             return Checkpoint::from_folder(folder);
         }
-        let artifact = name::find(&globals.open_store()?, &self.checkpoint).await?;
+        let artifact = globals.open_store()?.find(&self.checkpoint).await?;
         let manifest = &artifact.manifest;
         let place = format!("`{}` ({})", self.checkpoint, manifest.id.short());
         if manifest.kind != "checkpoint" {

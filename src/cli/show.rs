@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::output::{self, Table};
 use super::{Globals, name};
 use crate::dataset::open_parquet;
-use crate::pipeline::hint;
+use crate::nearest::hint;
 use crate::query::{Format, write_results};
 use crate::store::{Artifact, Manifest};
 use crate::{Error, Result};
@@ -39,7 +39,7 @@ const SHARED: Duration = Duration::from_secs(86400);
 impl Show {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
-        let artifact = name::find(&store, &self.artifact).await?;
+        let artifact = store.find(&self.artifact).await?;
         let manifest = &artifact.manifest;
         if self.json {
             return output::json(manifest);

@@ -94,7 +94,7 @@ pub(super) fn verdict(judge: &Judge, rollout: &Rollout, rule: Rule) -> Verdict {
         step: rollout.step,
         format_ok: judgement.format == Format::Ok,
         format: judgement.format.to_string(),
-        verdict: found.map_or("missing", task::Verdict::as_str).into(),
+        verdict: judgement.word().into(),
         place: match found {
             Some(task::Verdict::Wrong(place)) => place.clone(),
             _ => String::new(),

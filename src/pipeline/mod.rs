@@ -1,6 +1,5 @@
 //! Pipelines: a YAML file becomes checked stages with known ids, then a plan, then a run.
 
-mod nearest;
 mod overrides;
 mod parse;
 mod plan;
@@ -19,9 +18,9 @@ use serde_json::Value;
 
 use crate::id::ArtifactId;
 use crate::job::Job;
+use crate::nearest::hint;
 use crate::{Error, Result};
 
-pub use nearest::hint;
 pub use plan::{Plan, State, plan};
 pub use run::{Ending, Observer, RunOptions, StageEnd, run, run_stage, worst};
 pub use yaml::read_text;

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::nearest::hint;
 use super::parse::{RawPipeline, RawStage};
 use super::yaml::{Key, Node, Place, Tree};
 use crate::job::Job;
+use crate::nearest::hint;
 use crate::{Error, Result};
 
 /// Applies `sets` in order. A dotted path leads into the parameters, through lists by number;

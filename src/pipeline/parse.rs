@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::nearest::hint;
 use super::yaml::{Key, Node, Place, Tree};
+use crate::nearest::hint;
 use crate::{Error, Result};
 
 pub(super) struct RawPipeline {

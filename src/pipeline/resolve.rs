@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::nearest::hint;
 use super::parse::{RawPipeline, RawPort, RawStage, Wires};
 use super::yaml::{Key, Node, Place};
 use super::{Pipeline, Placement, Resources, Stage};
 use crate::id::ArtifactId;
 use crate::job::{self, Arity, From, Job, Made, Part, Port};
+use crate::nearest::hint;
 use crate::{Error, Result};
 
 type Wired = BTreeMap<String, BTreeMap<String, usize>>;

@@ -15,11 +15,13 @@ use futures::{StreamExt, TryStreamExt};
 use url::Url;
 
 use super::failure::explain;
-use super::system;
 use super::table::{DatasetTable, STORE_URL};
 use super::verified::Verified;
-use crate::store::{Artifact, Store};
-use crate::{Error, Result, dataset};
+use super::version::Versions;
+use super::{functions, system};
+use crate::dataset::{Metric, Row};
+use crate::store::{Artifact, Manifest, Store};
+use crate::{Error, Result, dataset, store};
 
 /// The session's own catalog, where two-part names are looked up.
 pub(super) const HOME: &str = "store";
@@ -36,18 +38,21 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// The dataset that the stage's own name stands for: the one called like the artifact's
-    /// kind, or the only one.
-    pub(super) fn main(&self) -> Option<&str> {
-        let manifest = &self.artifact.manifest;
-        let only = manifest.datasets.keys().next().filter(|_| manifest.datasets.len() == 1);
-        manifest
-            .datasets
-            .contains_key(&manifest.kind)
-            .then_some(&manifest.kind)
-            .or(only)
-            .map(|n| n.as_str())
+    fn main(&self) -> Option<&str> {
+        main_dataset(&self.artifact.manifest)
     }
+}
+
+/// The dataset that an artifact's own name stands for: the one called like its kind, or the only
+/// one.
+pub(super) fn main_dataset(manifest: &Manifest) -> Option<&str> {
+    let only = manifest.datasets.keys().next().filter(|_| manifest.datasets.len() == 1);
+    manifest
+        .datasets
+        .contains_key(&manifest.kind)
+        .then_some(&manifest.kind)
+        .or(only)
+        .map(|n| n.as_str())
 }
 
 /// Every named artifact of a store, as SQL tables.
@@ -103,18 +108,20 @@ impl Catalog {
         tables
     }
 
-    async fn session(&self) -> Result<SessionContext> {
+    async fn session(&self, versions: &Versions) -> Result<SessionContext> {
         let config = SessionConfig::new().with_default_catalog_and_schema(HOME, BARE);
         let context = SessionContext::new_with_config(config);
         let mut tree = Tree::default();
         let counts = self.stage_counts();
+        let mut metrics = Vec::new();
         for named in &self.named {
             let Named { pipeline, stage, artifact } = named;
             let unique = counts[stage.as_str()] == 1;
             for (name, schema) in &artifact.manifest.datasets {
-                let schema = schema_of(artifact, name, &schema.schema, schema.version).await?;
-                let table: Arc<dyn TableProvider> =
-                    Arc::new(DatasetTable::new(artifact, name, schema));
+                let table = table_of(artifact, name, schema).await?;
+                if schema.schema == Metric::NAME && schema.version == Metric::VERSION {
+                    metrics.push((named, table.clone()));
+                }
                 tree.add(pipeline, stage, name, &table);
                 let main = named.main() == Some(name);
                 if main {
@@ -134,9 +141,15 @@ impl Catalog {
             let table: Arc<dyn TableProvider> = Arc::new(table);
             tree.add(HOME, "triad", name, &table);
         }
+        let metrics = system::metrics(&context, metrics).map_err(Error::defect)?;
+        tree.add(HOME, "triad", "metrics", &metrics);
         tree.register(&context)?;
+        functions::register(&context);
+        functions::register_decode(&context, &self.store);
+        context.register_udtf("artifact", versions.function().await?);
         let url = Url::parse(STORE_URL).map_err(Error::defect)?;
-        let artifacts = self.named.iter().map(|named| &named.artifact);
+        let named = self.named.iter().map(|named| &named.artifact);
+        let artifacts = named.chain(versions.artifacts());
         let verified = Arc::new(Verified::new(&self.store, artifacts));
         context.runtime_env().register_object_store(&url, verified);
         Ok(context.enable_url_table())
@@ -154,7 +167,8 @@ impl Catalog {
         } else {
             sql
         };
-        let context = self.session().await?;
+        let versions = Versions::find(&self.store, sql).await?;
+        let context = self.session(&versions).await?;
         let names: Vec<String> =
             self.tables().into_iter().map(|(name, ..)| name).chain(system::names()).collect();
         let options = SQLOptions::new()
@@ -184,6 +198,16 @@ pub(super) fn quoted(name: &str) -> String {
     } else {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
+}
+
+/// A dataset of an artifact as a table.
+pub(super) async fn table_of(
+    artifact: &Artifact,
+    dataset: &str,
+    schema: &store::SchemaRef,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = schema_of(artifact, dataset, &schema.schema, schema.version).await?;
+    Ok(Arc::new(DatasetTable::new(artifact, dataset, schema)))
 }
 
 /// The schema of a stored dataset: the published one, or that of the file when this program does

@@ -5,6 +5,7 @@ use datafusion::error::DataFusionError;
 
 use super::catalog::quoted;
 use crate::Error;
+use crate::nearest::nearest;
 
 /// What went wrong with `sql`, over tables called `names`.
 pub(super) fn explain(error: &DataFusionError, sql: &str, names: &[String]) -> Error {
@@ -29,6 +30,9 @@ pub(super) fn explain(error: &DataFusionError, sql: &str, names: &[String]) -> E
                 .cloned()
                 .unwrap_or_else(|| Error::try_again(one_line(&other.to_string()))),
         },
+        DataFusionError::External(inner) if inner.is::<Error>() => {
+            inner.downcast_ref().cloned().unwrap_or_else(|| Error::defect(inner))
+        }
         DataFusionError::IoError(e) => Error::try_again(e),
         DataFusionError::ParquetError(e) => Error::data(one_line(&e.to_string())),
         DataFusionError::Internal(text) => Error::defect(one_line(text)),
@@ -75,14 +79,9 @@ fn hyphen_hint(sql: &str, names: &[String]) -> String {
 /// The nearest of `known`, or the list of them.
 fn suggest(wanted: &str, known: &[String]) -> String {
     let plain = |text: &str| text.replace('"', "").to_lowercase();
-    let wanted = plain(wanted);
-    let near = known
-        .iter()
-        .map(|name| (distance(&wanted, &plain(name)), name))
-        .min()
-        .filter(|(distance, _)| *distance <= wanted.len().div_ceil(3));
-    if let Some((_, name)) = near {
-        return format!("did you mean `{name}`?");
+    let names: Vec<String> = known.iter().map(|name| plain(name)).collect();
+    if let Some(at) = nearest(&plain(wanted), names.iter().map(String::as_str)) {
+        return format!("did you mean `{}`?", known[at]);
     }
     match known.len() {
         0 => "there is none".into(),
@@ -91,36 +90,7 @@ fn suggest(wanted: &str, known: &[String]) -> String {
     }
 }
 
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// `text` with every run of white space as one space.
 pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_are_edits() {
-        assert_eq!(distance("rollouts", "rollouts"), 0);
-        assert_eq!(distance("rolouts", "rollouts"), 1);
-        assert_eq!(distance("abc", ""), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
 }

@@ -1,4 +1,4 @@
-//! Query results as text.
+//! Query results as text or as Parquet.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -10,7 +10,11 @@ use datafusion::arrow::csv;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 
+use crate::nearest::hint;
 use crate::{Error, Result};
 
 /// Characters of a cell in a table for people; `csv` and `json` hold everything.
@@ -28,6 +32,8 @@ pub enum Format {
     Ndjson,
     /// A Markdown table, cut and rounded like `Table`.
     Markdown,
+    /// The columns as they are, in zstd: for files.
+    Parquet,
 }
 
 impl FromStr for Format {
@@ -40,7 +46,11 @@ impl FromStr for Format {
             "json" => Self::Json,
             "ndjson" => Self::Ndjson,
             "markdown" => Self::Markdown,
-            _ => return Err(format!("no format `{text}`: table, csv, json, ndjson or markdown")),
+            "parquet" => Self::Parquet,
+            _ => {
+                let known = ["table", "csv", "json", "ndjson", "markdown", "parquet"];
+                return Err(format!("no format `{text}`{}", hint(text, known)));
+            }
         })
     }
 }
@@ -70,6 +80,16 @@ pub fn write_results(
                 WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(out);
             writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(failed)?;
             writer.finish().map_err(failed)
+        }
+        Format::Parquet => {
+            let schema = batches.first().map_or_else(|| schema.clone(), RecordBatch::schema);
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                .build();
+            let mut writer =
+                ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
+            batches.iter().try_for_each(|batch| writer.write(batch)).map_err(failed)?;
+            out.write_all(&writer.into_inner().map_err(failed)?).map_err(failed)
         }
     }
 }

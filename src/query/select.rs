@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::catalog::{BARE, HOME, quoted};
 use super::failure::explain;
+use super::functions;
 use crate::{Error, Result};
 
 /// Runs `sql` over `tables` (name, batches) on one partition and returns the rows in the query's
@@ -79,6 +80,7 @@ impl Session {
             .with_target_partitions(1)
             .with_default_catalog_and_schema(HOME, BARE);
         let context = SessionContext::new_with_config(config);
+        functions::register(&context);
         let names = tables
             .iter()
             .map(|(name, _)| name.split('.').map(quoted).collect::<Vec<_>>().join("."))

@@ -6,9 +6,9 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use serde_json::json;
 
 use super::*;
-use crate::dataset::{Example, Metric, Row, Task, encode_parquet};
+use crate::dataset::{Example, Metric, Row, Task, encode_parquet, open_parquet};
 use crate::id::ArtifactId;
-use crate::store::{Artifact, Attempt, Manifest, Producer, SchemaRef, Store};
+use crate::store::{Artifact, Attempt, Manifest, Producer, SchemaRef, Store, Traffic};
 use crate::{Result, entropy};
 
 /// Commits `parts` of dataset `R`, and a second dataset of metrics, as `pipeline/stage`.
@@ -19,8 +19,9 @@ async fn commit<R: Row>(
     parts: &[Vec<R>],
     metrics: &[Metric],
 ) {
-    let identity =
-        json!({"job": "toy", "version": 1, "params": {"at": [pipeline, stage]}, "inputs": {}});
+    let at = json!([pipeline, stage]);
+    let inputs = json!({"tasks": {"heldout": "0123456789abcdef0123456789abcdef"}});
+    let identity = json!({"job": "toy", "version": 1, "params": {"at": at}, "inputs": inputs});
     let id = ArtifactId::of(&identity);
     let mut attempt = Attempt::new(store, &id);
     let mut datasets = BTreeMap::new();
@@ -42,7 +43,7 @@ async fn commit<R: Row>(
         started: entropy::now(),
         seconds: 1.5,
         timings: BTreeMap::from([("sample_tokens_per_second".into(), 9.0)]),
-        storage: Default::default(),
+        storage: Traffic { requests: 7, bytes_read: 99, ..Default::default() },
     };
     let manifest = Manifest {
         format: Manifest::FORMAT,
@@ -140,6 +141,53 @@ async fn manifests_are_tables() {
     assert!(table(&store, stages).await.contains("| quick    | sft-data | cpu    |"));
     assert!(table(&store, "SELECT params FROM triad.artifacts").await.contains("sft-data"));
     assert!(table(&store, "SELECT value FROM triad.timings LIMIT 1").await.contains("9.0"));
+    let asked = "SELECT requests, bytes_read FROM triad.requests WHERE pipeline = 'other'";
+    assert!(table(&store, asked).await.contains("| 7        | 99         |"));
+    let lineage = "SELECT s.stage, l.port, l.name, l.input FROM triad.lineage l \
+                   JOIN triad.stages s ON s.id = l.id WHERE s.pipeline = 'other'";
+    let found = table(&store, lineage).await;
+    assert!(found.contains("| tasks | tasks | heldout | 0123456789abcdef0123"), "{found}");
+}
+
+#[tokio::test]
+async fn training_metrics_of_all_stages_are_one_table() {
+    let store = store("memory://").await;
+    let metric = Metric { step: 5, level: 0, name: "loss".into(), value: 0.25 };
+    commit(&store, "other", "sft", &[vec![example("q", 1)]], &[metric]).await;
+    let sql = "SELECT pipeline, stage, max(step) AS last FROM triad.metrics WHERE name = 'loss' \
+               GROUP BY pipeline, stage ORDER BY pipeline";
+    let found = table(&store, sql).await;
+    assert!(
+        found.contains("| other    | sft      | 5    |\n| quick    | sft-data | 2    |"),
+        "{found}"
+    );
+    let empty = Store::open("memory://").unwrap();
+    let (schema, _) = query(&empty, "SELECT * FROM triad.metrics").await.unwrap();
+    let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["pipeline", "stage", "step", "level", "name", "value"]);
+}
+
+#[tokio::test]
+async fn any_version_is_a_table_by_its_id() {
+    let store = store("memory://").await;
+    let id = store.get_ref("quick", "sft-data").await.unwrap().unwrap();
+    store.unset_ref("quick", "sft-data").await.unwrap();
+    refused(&store, "SELECT * FROM quick.\"sft-data\"").await;
+    for name in [id.as_str(), &id.as_str()[..8]] {
+        let sql = format!("SELECT count(*) AS n FROM artifact('{name}') a WHERE a.level = 2");
+        assert!(table(&store, &sql).await.contains("| 2 |"), "{name}");
+    }
+    let sql = format!("SELECT step FROM artifact ( '{id}', 'metrics' ) WHERE step = 2");
+    assert!(table(&store, &sql).await.contains("| 2    |"));
+    assert!(table(&store, "SELECT task_id FROM artifact('other/tasks')").await.contains("| z "));
+
+    let said = refused(&store, &format!("SELECT * FROM artifact('{id}', 'metric')")).await;
+    let place = format!("artifact('{id}'): no dataset `metric`; did you mean `metrics`?");
+    assert_eq!(said, place);
+    let said = refused(&store, "SELECT * FROM artifact('000000000')").await;
+    assert!(said.contains("no artifact id begins with `000000000`"), "{said}");
+    let said = refused(&store, "SELECT * FROM artifact(7)").await;
+    assert!(said.contains("artifact takes ("), "{said}");
 }
 
 #[tokio::test]
@@ -215,13 +263,17 @@ async fn local_files_are_tables_too() {
 }
 
 async fn written(format: &str) -> String {
+    String::from_utf8(written_bytes(format).await).unwrap()
+}
+
+async fn written_bytes(format: &str) -> Vec<u8> {
     let store = store("memory://").await;
     let sql = "SELECT task_id, response, level / 3.0 AS third, [level, 7] AS list \
                FROM quick.\"sft-data\" WHERE level = 2 ORDER BY task_id";
     let (schema, batches) = query(&store, sql).await.unwrap();
     let mut out = Vec::new();
     write_results(format.parse().unwrap(), &schema, &batches, &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+    out
 }
 
 #[tokio::test]
@@ -240,6 +292,11 @@ async fn results_are_written_in_every_format() {
     assert!(text.contains("response⏎in two lines of b") && text.contains("0.666667"), "{text}");
     assert!(text.ends_with("2 rows\n"), "{text}");
     assert!(written("markdown").await.starts_with("| task_id |"));
+    let parquet = written_bytes("parquet").await;
+    let rows = open_parquet(parquet.into(), "results").unwrap().build().unwrap();
+    let rows: Vec<_> = rows.collect::<Result<_, _>>().unwrap();
+    let text = pretty_format_batches(&rows).unwrap().to_string();
+    assert!(text.contains("in two lines of c") && text.contains("| [2, 7] |"), "{text}");
     assert!("xml".parse::<Format>().unwrap_err().contains("ndjson"));
 }
 

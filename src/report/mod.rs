@@ -7,7 +7,6 @@ mod events;
 mod merging;
 mod page;
 mod samples;
-mod statistics;
 mod summary;
 mod text;
 mod timing;
@@ -17,7 +16,6 @@ mod tests;
 
 pub use data::{Comparison, Data, Model, Source, Spec, TrainingRun, rows};
 pub use events::EventFile;
-pub use statistics::{Estimate, bootstrap_difference, bootstrap_mean, oracle, pass_at_k};
 pub use summary::Summary;
 pub use timing::StageTiming;
 

@@ -5,9 +5,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::curves::{COLOURS, Figure};
 use super::data::{Data, Source};
 use super::samples;
-use super::statistics::Estimate;
 use super::summary::{Accuracy, Difference, Mode, ORACLE, Summary};
 use super::timing::StageTiming;
+use crate::statistics::Estimate;
 
 const STYLE: &str = include_str!("style.css");
 /// Characters shown of a prompt or response.

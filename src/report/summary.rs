@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::data::{Comparison, Data, Model};
-use super::statistics::{Estimate, bootstrap_difference, bootstrap_mean, mean, oracle, pass_at_k};
+use crate::statistics::{Estimate, bootstrap_difference, bootstrap_mean, mean, oracle, pass_at_k};
 use crate::{Error, Result};
 
 /// The row of the oracle ensemble in the accuracy table.

@@ -2,8 +2,8 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::statistics::Estimate;
 use super::summary::Summary;
+use crate::statistics::Estimate;
 
 /// Accuracy and differences as plain text.
 pub fn text(summary: &Summary) -> String {

@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod hold;
 mod key;
+mod lookup;
 mod manifest;
 mod object;
 mod open;

@@ -3,18 +3,21 @@
 /// `; did you mean …?` when one of `known` is near `name`, otherwise `; there are …`.
 pub fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let near = known
-        .iter()
-        .map(|candidate| (distance(name, candidate), *candidate))
-        .filter(|&(distance, candidate)| {
-            distance <= 1.max(name.chars().count().min(candidate.chars().count()) / 3)
-        })
-        .min();
-    match near {
-        Some((_, candidate)) => format!("; did you mean `{candidate}`?"),
+    match nearest(name, known.iter().copied()) {
+        Some(at) => format!("; did you mean `{}`?", known[at]),
         None if known.is_empty() => "; there are none".into(),
         None => format!("; there are {}", known.join(", ")),
     }
+}
+
+/// The place of the one of `known` that is nearest to `name`, when it is near enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<usize> {
+    let near = known.into_iter().enumerate().filter_map(|(at, candidate)| {
+        let most = 1.max(name.chars().count().min(candidate.chars().count()) / 3);
+        let distance = distance(name, candidate);
+        (distance <= most).then_some((distance, candidate, at))
+    });
+    near.min().map(|(.., at)| at)
 }
 
 /// Optimal string alignment: insertions, deletions, replacements and swaps of neighbours.
