@@ -67,8 +67,9 @@ impl Query {
             let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
             let Traffic { requests, retries, bytes_read, .. } = store.traffic();
             let seconds = clock.elapsed().as_secs_f64();
+            let s = if rows == 1 { "" } else { "s" };
             eprintln!(
-                "{rows} rows, {requests} requests ({retries} repeated), {bytes_read} bytes read, \
+                "{rows} row{s}, {requests} requests ({retries} repeated), {bytes_read} bytes read, \
                  {seconds:.3} s"
             );
         }

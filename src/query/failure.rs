@@ -57,6 +57,14 @@ fn explain_plan(text: &str, sql: &str, names: &[String]) -> Error {
         let hint = if hint.is_empty() { format!("; {}", suggest(table, names)) } else { hint };
         return Error::usage(format!("no table `{table}`{hint}"));
     }
+    // What a function says of its arguments, out of the planner's words around it.
+    let function = text.split_once("Function '").and_then(|(_, rest)| {
+        rest.split_once("' user-defined coercion failed with: Error during planning: ")
+    });
+    if let Some((name, said)) = function {
+        let said = said.split(". No function matches").next().unwrap_or(said);
+        return Error::usage(one_line(&format!("{name}: {said}")));
+    }
     if text.starts_with("DDL not supported")
         || text.starts_with("DML not supported")
         || text.starts_with("Statement not supported")

@@ -6,7 +6,9 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use serde_json::json;
 
 use super::*;
-use crate::dataset::{Example, Metric, Row, Task, encode_parquet, open_parquet};
+use crate::dataset::{
+    Example, Metric, Rollout, Row, Score, Task, Verdict, encode_parquet, open_parquet,
+};
 use crate::id::ArtifactId;
 use crate::store::{Artifact, Attempt, Manifest, Producer, SchemaRef, Store, Traffic};
 use crate::{Result, entropy};
@@ -248,6 +250,26 @@ async fn nothing_is_written() {
         let said = refused(&store, sql).await;
         assert!(said.starts_with("SQL that changes something is refused"), "{sql}: {said}");
     }
+}
+
+#[tokio::test]
+async fn the_examples_of_the_docs_run() {
+    let store = Store::open("memory://").unwrap();
+    let rollout = Rollout { task_id: "a".into(), ..Default::default() };
+    commit(&store, "quickstart", "deduction", &[vec![rollout.clone()]], &[]).await;
+    commit(&store, "quickstart", "rollouts", &[vec![rollout]], &[]).await;
+    commit::<Verdict>(&store, "quickstart", "verdicts", &[vec![]], &[]).await;
+    commit::<Task>(&store, "quickstart", "tasks", &[vec![]], &[]).await;
+    commit::<Score>(&store, "quickstart", "evaluate", &[vec![]], &[]).await;
+    let id = store.get_ref("quickstart", "rollouts").await.unwrap().unwrap();
+    let docs = include_str!("../../docs/query.md").replace("5b0c7e1f", &id.as_str()[..8]);
+    let blocks = docs.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let examples: Vec<&str> =
+        blocks.flat_map(|block| block.split(';')).filter(|sql| !sql.trim().is_empty()).collect();
+    for sql in &examples {
+        query(&store, sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}"));
+    }
+    assert_eq!(examples.len(), 5);
 }
 
 #[tokio::test]

@@ -150,9 +150,6 @@ pub(super) fn columns<T: Array + 'static, const N: usize>(
 }
 
 /// The texts of one row; `None` where one is null.
-pub(super) fn texts<'a, const N: usize>(
-    columns: [&'a StringArray; N],
-    row: usize,
-) -> Option<[&'a str; N]> {
+pub(super) fn texts<const N: usize>(columns: [&StringArray; N], row: usize) -> Option<[&str; N]> {
     columns.iter().all(|column| column.is_valid(row)).then(|| columns.map(|c| c.value(row)))
 }
