@@ -126,6 +126,7 @@ async fn transfer(url: &str, size: usize, dir: &Path) {
         let entry = &manifest.objects[0];
         times.take("down", async { store.download(&id, entry, &down).await.unwrap() }).await;
         std::fs::remove_file(&down).unwrap();
+        times.take("verify", async { store.verify_entry(&id, entry).await.unwrap() }).await;
         if turn == 0 {
             most = peak();
         }
