@@ -6,6 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::curves::{COLOURS, Figure, marks};
 use super::data::TrainingRun;
+use super::page::percent;
 use crate::Result;
 use crate::dataset::{Delta, Trial};
 
@@ -49,10 +50,6 @@ fn number(value: f64) -> String {
     format!("{}", (value * 1e4).round() / 1e4)
 }
 
-fn percent(value: f64) -> String {
-    format!("{:.1}", 100.0 * value)
-}
-
 /// The surface: for two settings as a map, for any as a line of the best score at each value.
 fn search(name: &str, trials: &[Trial]) -> Result<Markup> {
     let all = tried(trials);
@@ -61,16 +58,10 @@ fn search(name: &str, trials: &[Trial]) -> Result<Markup> {
     };
     let mut figures = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
-        let mut best: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-        for tried in &all {
-            let (value, score) = (tried.first.setting_values[at], tried.first.score);
-            // Ordered as the numbers are, negative ones included.
-            let bits = value.to_bits();
-            let key = if value.is_sign_negative() { !bits } else { bits | 1 << 63 };
-            let entry = best.entry(key).or_insert((value, score));
-            entry.1 = entry.1.max(score);
-        }
-        let points: Vec<(f64, f64)> = best.into_values().collect();
+        let point = |tried: &Tried| (tried.first.setting_values[at], tried.first.score);
+        let mut points: Vec<(f64, f64)> = all.iter().map(point).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+        points.dedup_by_key(|point| point.0);
         if points.len() > 1 {
             let title = format!("Best score by {setting}");
             let svg = marks(&title, &[(at, points)], 2)?;
@@ -237,4 +228,53 @@ fn deltas(name: &str, rows: &[Delta]) -> Result<Markup> {
             @for figure in &figures { figure { figcaption { (figure.title) } (PreEscaped(&figure.svg)) } }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_and_comparisons_are_shown_and_nothing_else() {
+        let trial = |trial: u32, a: f64, b: f64, score| Trial {
+            trial,
+            settings: vec!["a.weight".into(), "b.weight".into()],
+            setting_values: vec![a, b],
+            set: "val".into(),
+            accuracy: score,
+            score,
+            best: trial == 2,
+            ..Trial::default()
+        };
+        let trials =
+            vec![trial(1, -1.0, 0.0, 0.25), trial(2, -1.0, 0.5, 0.75), trial(3, 2.0, 0.0, 0.5)];
+        let delta = Delta {
+            layer: Some(0),
+            numbers: 4,
+            model: "x".into(),
+            other: "y".into(),
+            base_norm: 2.0,
+            norm: 1.0,
+            other_norm: 0.5,
+            cosine: 0.125,
+            sign_conflict: 0.375,
+            ..Delta::default()
+        };
+        let run = |name: &str| TrainingRun { name: name.into(), ..TrainingRun::default() };
+        assert_eq!(section(&[run("rl")]).unwrap().into_string(), "");
+        let runs = [
+            TrainingRun { trials, ..run("searched") },
+            TrainingRun { deltas: vec![delta], ..run("apart") },
+        ];
+        let page = section(&runs).unwrap().into_string();
+        assert!(page.contains("Merge weights: searched") && page.contains("apart"), "{page}");
+        assert!(page.contains("Best score by a.weight"), "{page}");
+        // The best of the map and of the table, and no other.
+        assert_eq!(page.matches(">75.0</td>").count(), 3, "{page}");
+        assert_eq!(page.matches("best").count(), 2, "{page}");
+        assert!(
+            page.contains("0.125") && page.contains("37.5%") && page.contains("0.5000"),
+            "{page}"
+        );
+    }
 }

@@ -52,7 +52,7 @@ pub fn page(
     .into_string()
 }
 
-fn percent(value: f64) -> String {
+pub(super) fn percent(value: f64) -> String {
     format!("{:.1}", 100.0 * value)
 }
 
