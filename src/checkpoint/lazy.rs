@@ -67,9 +67,7 @@ impl Folder {
     pub fn is_remote(&self) -> bool {
         match self {
             Self::Local(_) => false,
-            Self::Artifact(artifact, _) => {
-                !matches!(artifact.store.url().scheme(), "file" | "memory")
-            }
+            Self::Artifact(artifact, _) => artifact.store.is_remote(),
             Self::Url(files, _) => !files.is_local(),
         }
     }
@@ -227,16 +225,7 @@ fn header(file: Ranged) -> Result<BTreeMap<String, LazyTensor>> {
     let mut covered = 0;
     let file = Arc::new(file);
     for (name, info) in tensors {
-        let dtype = match info.dtype {
-            safetensors::Dtype::F32 => Dtype::F32,
-            safetensors::Dtype::BF16 => Dtype::Bf16,
-            safetensors::Dtype::F16 => Dtype::F16,
-            other => {
-                return Err(Error::data(format!(
-                    "tensor `{name}` has type {other:?}; triad reads F32, BF16 and F16"
-                )));
-            }
-        };
+        let dtype = Dtype::of_stored(info.dtype, &name)?;
         let (from, to) = info.data_offsets;
         let size =
             info.shape.iter().try_fold(dtype.size(), |size, &length| size.checked_mul(length));

@@ -67,6 +67,18 @@ impl Dtype {
         }
     }
 
+    /// Of the tensor `name` in a safetensors file.
+    pub(super) fn of_stored(stored: safetensors::Dtype, name: &str) -> Result<Self> {
+        match stored {
+            safetensors::Dtype::F32 => Ok(Self::F32),
+            safetensors::Dtype::BF16 => Ok(Self::Bf16),
+            safetensors::Dtype::F16 => Ok(Self::F16),
+            other => Err(Error::data(format!(
+                "tensor `{name}` has type {other:?}; triad reads F32, BF16 and F16"
+            ))),
+        }
+    }
+
     fn stored(self) -> safetensors::Dtype {
         match self {
             Self::F32 => safetensors::Dtype::F32,
@@ -156,16 +168,7 @@ pub fn decode_safetensors(file: Bytes) -> Result<Weights> {
     let parsed = SafeTensors::deserialize(&file).map_err(|e| broken(e.to_string()))?;
     let mut weights = Weights::new();
     for (name, view) in parsed.iter() {
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F32 => Dtype::F32,
-            safetensors::Dtype::BF16 => Dtype::Bf16,
-            safetensors::Dtype::F16 => Dtype::F16,
-            other => {
-                return Err(Error::data(format!(
-                    "tensor `{name}` has type {other:?}; triad reads F32, BF16 and F16"
-                )));
-            }
-        };
+        let dtype = Dtype::of_stored(view.dtype(), name)?;
         let bytes = file.slice_ref(view.data());
         weights.insert(name.into(), HostTensor { dtype, shape: view.shape().to_vec(), bytes });
     }

@@ -65,9 +65,7 @@ pub(super) fn run(context: &mut Context, recipe: Recipe) -> Result<()> {
             "the port `models` has `{name}`, which the recipe does not name"
         )));
     }
-    let is_remote = inputs
-        .iter()
-        .any(|input| !matches!(input.artifact.store.url().scheme(), "file" | "memory"));
+    let is_remote = inputs.iter().any(|input| input.artifact.store.is_remote());
     let plan = Plan::new(recipe, models(context)?)?;
     plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     write(context, &plan, Limits::new(merge::MEMORY, None, is_remote), SHARD as u64)

@@ -93,6 +93,11 @@ impl Store {
         (Arc::new(self.client.clone()), self.path(key))
     }
 
+    /// Whether it answers over a network: slowly, and many at a time.
+    pub fn is_remote(&self) -> bool {
+        !matches!(self.url.scheme(), "file" | "memory")
+    }
+
     /// `key` with the store's URL before it, for messages.
     pub(super) fn place(&self, key: &dyn Display) -> String {
         format!("{}/{key}", self.url.as_str().trim_end_matches('/'))
