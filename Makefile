@@ -24,5 +24,6 @@ test: setup
 
 lint: libtorch
 	cargo fmt --check
+	cargo check --locked --manifest-path fuzz/Cargo.toml --bins --examples
 	cargo clippy --release --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps

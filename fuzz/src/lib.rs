@@ -7,6 +7,8 @@ pub mod entropy;
 pub mod error;
 #[path = "../../src/id.rs"]
 pub mod id;
+#[path = "../../src/nearest.rs"]
+pub mod nearest;
 #[path = "../../src/reward.rs"]
 pub mod reward;
 #[path = "../../src/dataset/rows.rs"]
