@@ -6,6 +6,7 @@ mod audit;
 mod chaos;
 mod cli;
 mod completions;
+mod credentials;
 #[cfg(feature = "torch")]
 mod gpu_bench;
 mod hooked;

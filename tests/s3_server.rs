@@ -5,7 +5,7 @@
 //! are checked against the digest that the request was signed with; signatures are not (SeaweedFS
 //! is asked about those).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -57,6 +57,10 @@ pub const FAULTS: [Fault; 10] = [
     Fault::Partition,
 ];
 
+/// The credentials that it hands out.
+pub const ISSUED: &str = "ISSUED";
+pub const ISSUED_SECRET: &str = "an-issued-secret-that-no-message-shows";
+
 /// How long a connection is silent before it breaks, where the client does not give up before.
 const SILENCE: Duration = Duration::from_millis(300);
 /// How many requests a partition swallows.
@@ -97,6 +101,7 @@ pub struct Server {
     /// Seconds by which its clock goes wrong.
     skew: AtomicI64,
     requests: Mutex<BTreeMap<&'static str, u64>>,
+    signers: Mutex<BTreeSet<String>>,
     happened: Mutex<HashMap<Fault, u64>>,
 }
 
@@ -132,6 +137,7 @@ impl Server {
             etags: AtomicU64::default(),
             skew: AtomicI64::default(),
             requests: Mutex::default(),
+            signers: Mutex::default(),
             happened: Mutex::default(),
         });
         let accepting = Arc::downgrade(&server);
@@ -145,11 +151,15 @@ impl Server {
         server
     }
 
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// The store in its bucket, by a client that waits that long for an answer and soon repeats
     /// what failed.
     pub fn store(&self, timeout: Duration) -> Store {
         let settings = [
-            ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
+            ("AWS_ENDPOINT_URL", self.endpoint()),
             ("AWS_ALLOW_HTTP", "true".into()),
             ("AWS_REGION", "us-east-1".into()),
             ("AWS_ACCESS_KEY_ID", "key".into()),
@@ -180,6 +190,12 @@ impl Server {
     /// Requests since the last call, by kind.
     pub fn requests(&self) -> BTreeMap<&'static str, u64> {
         std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+
+    /// The access keys that requests were signed with, and `+` where a token came along, since the
+    /// last call.
+    pub fn signers(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.signers.lock().unwrap())
     }
 
     /// How often each fault has happened.
@@ -287,14 +303,21 @@ impl Server {
                 return error(400, "XAmzContentSHA256Mismatch");
             }
         }
+        let signed = request.headers.get("authorization").map_or("", String::as_str);
+        for key in between(signed, "Credential=", "/") {
+            let token = request.headers.contains_key("x-amz-security-token");
+            let key = if token { format!("{key}+") } else { key.into() };
+            self.signers.lock().unwrap().insert(key);
+        }
         let key = match request.path.strip_prefix("/bucket") {
             Some(path) => path.trim_start_matches('/').to_string(),
-            None => return error(404, "NoSuchBucket"),
+            None => return issue(&request),
         };
         let has = |name: &str| request.query.contains_key(name);
         let upload = request.query.get("uploadId").cloned();
         let (kind, answer) = match (request.method.as_str(), upload) {
             ("PUT", Some(id)) => ("part", self.put_part(&id, &request)),
+            ("PUT", None) if key.is_empty() => ("bucket", xml(String::new())),
             ("PUT", None) => ("put", self.put(key, &request)),
             ("POST", Some(id)) => ("complete", self.complete(key, &id, &request)),
             ("POST", None) if has("uploads") => ("begin", self.begin()),
@@ -476,6 +499,46 @@ fn xml(body: String) -> Answer {
 
 fn error(status: u16, code: &str) -> Answer {
     Answer { status, ..xml(format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>")) }
+}
+
+/// What the services say that hand out credentials: STS, single sign-on, a container's and an
+/// instance's.
+fn issue(request: &Request) -> Answer {
+    let (key, secret, token) = (ISSUED, ISSUED_SECRET, "token");
+    let until = "2100-01-01T00:00:00Z";
+    let body = match request.path.as_str() {
+        "/" => {
+            let asked = String::from_utf8_lossy(&request.body).into_owned();
+            if asked.contains("forbidden") {
+                let body =
+                    "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+                return Answer { status: 403, ..xml(body.into()) };
+            }
+            let action = between(&asked, "Action=", "&")[0];
+            format!(
+                "<{action}Response><{action}Result><AssumedRoleUser><AssumedRoleId>a</AssumedRoleId>\
+                 <Arn>arn:aws:sts::1:assumed-role/a/b</Arn></AssumedRoleUser><Credentials>\
+                 <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>\
+                 <SessionToken>{token}</SessionToken><Expiration>{until}</Expiration></Credentials>\
+                 </{action}Result></{action}Response>"
+            )
+        }
+        "/federation/credentials" => serde_json::json!({"roleCredentials": {
+            "accessKeyId": key, "secretAccessKey": secret, "sessionToken": token,
+            "expiration": 4_102_444_800_000_u64,
+        }})
+        .to_string(),
+        "/latest/api/token" => "instance".into(),
+        "/latest/meta-data/iam/security-credentials/" => "role".into(),
+        "/latest/meta-data/iam/security-credentials/role" | "/container" => serde_json::json!({
+            "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
+            "AccessKeyId": key, "SecretAccessKey": secret, "Token": token, "Expiration": until,
+        })
+        .to_string(),
+        _ => return error(404, "NoSuchBucket"),
+    };
+    let life = ("x-aws-ec2-metadata-token-ttl-seconds", "21600".into());
+    Answer { status: 200, headers: vec![life], body: body.into() }
 }
 
 fn flip(body: &mut [u8], stream: &mut Stream) {

@@ -24,7 +24,8 @@ pub(super) type Terminal = Option<MultiProgress>;
 /// Starts logging.
 pub(super) fn start(globals: &Globals) -> Result<Terminal> {
     let default = match globals.verbose {
-        0 => "warn,triad=info",
+        // What the credentials' chain warns of is said by the error that follows.
+        0 => "warn,aws_config=error,triad=info",
         1 => "info,triad=debug",
         _ => "debug,triad=trace",
     };

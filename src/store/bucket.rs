@@ -1,23 +1,31 @@
 //! The bucket that a store lies in: made ready, put to the proof, shared by links.
 //!
-//! A handful of requests, signed and sent by the client that reads and writes objects: what it
-//! may do here is what it may do there.
+//! What is set and shared goes through Amazon's SDK; what is proven, through the client that reads
+//! and writes objects, or it would not hold for jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, ResponseChecksumValidation};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::types::{
+    AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketLocationConstraint,
+    BucketVersioningStatus, CreateBucketConfiguration, ExpirationStatus, LifecycleRule,
+    LifecycleRuleFilter, NoncurrentVersionExpiration, PublicAccessBlockConfiguration,
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration,
+    ServerSideEncryptionRule, VersioningConfiguration,
+};
 use bytes::Bytes;
 use futures::future::join_all;
-use http::{Method, Request};
-use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpConnector, ReqwestConnector};
-use object_store::signer::Signer;
-use object_store::{ClientOptions, Error as Cause, ObjectStore, ObjectStoreExt};
-use object_store::{PutMode, UpdateVersion};
+use object_store::aws::AmazonS3;
+use object_store::{Error as Cause, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use serde::Serialize;
 
-use super::failure::s3_code;
+use super::credentials::http_client;
+use super::failure::innermost;
 use super::transfer::PART;
 use super::{Key, ObjectEntry, Store};
 use crate::id::{ArtifactId, digest};
@@ -31,7 +39,6 @@ pub(super) struct Amazon {
     pub region: String,
     /// Where it answers, when it is not Amazon's.
     pub endpoint: Option<String>,
-    pub allow_http: bool,
 }
 
 /// One thing that was set or proven, or why not.
@@ -42,61 +49,8 @@ pub struct Proof {
     pub said: String,
 }
 
-/// Unfinished uploads and records of dead runs go after a week, deleted versions after a month.
-const LIFECYCLE: &str = "<LifecycleConfiguration>\
-    <Rule><ID>triad-uploads</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter>\
-    <AbortIncompleteMultipartUpload><DaysAfterInitiation>7</DaysAfterInitiation>\
-    </AbortIncompleteMultipartUpload></Rule>\
-    <Rule><ID>triad-deleted</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter>\
-    <NoncurrentVersionExpiration><NoncurrentDays>30</NoncurrentDays>\
-    </NoncurrentVersionExpiration></Rule></LifecycleConfiguration>";
-const VERSIONING: &str =
-    "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
-const ENCRYPTION: &str = "<ServerSideEncryptionConfiguration><Rule>\
-    <ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>\
-    </ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
-const PRIVATE: &str = "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls>\
-    <IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy>\
-    <RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>";
-
-impl Amazon {
-    /// Sends `body` to the bucket's `?query`; gives the answer's status and text.
-    async fn put(&self, query: &str, body: &str) -> Result<(u16, String)> {
-        let base = match &self.endpoint {
-            Some(endpoint) => endpoint.trim_end_matches('/').to_string(),
-            None => format!("https://s3.{}.amazonaws.com", self.region),
-        };
-        let url = match query {
-            "" => format!("{base}/{}", self.bucket),
-            _ => format!("{base}/{}?{query}=", self.bucket),
-        };
-        let options = ClientOptions::new()
-            .with_allow_http(self.allow_http)
-            .with_timeout(Duration::from_secs(30))
-            .with_connect_timeout(Duration::from_secs(3));
-        let client: HttpClient =
-            ReqwestConnector::default().connect(&options).map_err(Error::defect)?;
-        let credential = self.server.credentials().get_credential().await.map_err(|e| {
-            Error::usage(format!("no credentials for bucket `{}`: {e}", self.bucket))
-        })?;
-        let sha256 = ring::digest::digest(&ring::digest::SHA256, body.as_bytes());
-        let mut request = Request::builder()
-            .method(Method::PUT)
-            .uri(&url)
-            .header("content-length", body.len())
-            .header("x-amz-checksum-sha256", BASE64_STANDARD.encode(sha256))
-            .body(Bytes::copy_from_slice(body.as_bytes()).into())
-            .map_err(Error::defect)?;
-        AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
-        let unreachable = |e: &dyn std::fmt::Display| {
-            Error::try_again(format!("{base}: not reachable: {e}; check AWS_ENDPOINT_URL"))
-        };
-        let answer = client.execute(request).await.map_err(|e| unreachable(&e))?;
-        let status = answer.status().as_u16();
-        let text = answer.into_body().bytes().await.map_err(|e| unreachable(&e))?;
-        Ok((status, String::from_utf8_lossy(&text).into_owned()))
-    }
-}
+/// A request of the control plane is given up after that long, all tries together.
+const LIMIT: Duration = Duration::from_secs(15);
 
 impl Store {
     fn amazon(&self) -> Result<&Amazon> {
@@ -105,46 +59,108 @@ impl Store {
         })
     }
 
+    /// Amazon's own client, with the credentials of the one that reads and writes objects.
+    async fn control(&self) -> Result<aws_sdk_s3::Client> {
+        let amazon = self.amazon()?;
+        let keys = amazon.server.credentials().get_credential().await;
+        let keys = keys.map_err(|e| self.failure(&"", &e))?;
+        let keys =
+            Credentials::new(&keys.key_id, &keys.secret_key, keys.token.clone(), None, "triad");
+        let mut config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http_client())
+            .retry_config(RetryConfig::standard())
+            .timeout_config(TimeoutConfig::builder().operation_timeout(LIMIT).build())
+            .credentials_provider(keys)
+            .region(Region::new(amazon.region.clone()))
+            .force_path_style(true)
+            // A link must ask for nothing but the object.
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        config.set_endpoint_url(amazon.endpoint.clone());
+        Ok(aws_sdk_s3::Client::from_conf(config.build()))
+    }
+
     /// Creates the bucket unless it is there, and sets what a store should have: versions of what
     /// is deleted, their expiry and that of unfinished uploads, encryption, no public access.
     ///
     /// A server that does not know one of them says so; it is no error.
     pub async fn init_bucket(&self) -> Result<Vec<Proof>> {
-        let amazon = self.amazon()?;
-        let location = match amazon.region.as_str() {
-            "us-east-1" => String::new(),
-            region => format!(
-                "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint>\
-                 </CreateBucketConfiguration>"
-            ),
-        };
-        let mut proofs = Vec::new();
-        for (what, query, body, permission) in [
-            ("bucket", "", location.as_str(), "s3:CreateBucket"),
-            ("versioning", "versioning", VERSIONING, "s3:PutBucketVersioning"),
-            ("lifecycle", "lifecycle", LIFECYCLE, "s3:PutLifecycleConfiguration"),
-            ("encryption", "encryption", ENCRYPTION, "s3:PutEncryptionConfiguration"),
-            ("no public access", "publicAccessBlock", PRIVATE, "s3:PutBucketPublicAccessBlock"),
-        ] {
-            let (status, text) = amazon.put(query, body).await?;
-            let code = s3_code(&text).unwrap_or_default();
-            let (fine, said) = match (status, code) {
-                (200..300, _) => (true, "set".to_string()),
-                (_, "BucketAlreadyOwnedByYou") => (true, "there already".into()),
-                (_, "BucketAlreadyExists") if amazon.endpoint.is_some() => {
-                    (true, "there already".into())
-                }
-                (501, _) | (_, "NotImplemented") => (true, "unknown to this server".into()),
-                (403, _) => (false, format!("access denied: {permission} is missing")),
-                (_, "") => (false, format!("status {status}")),
-                (_, code) => (false, code.into()),
-            };
-            proofs.push(Proof { what, fine, said });
-            if query.is_empty() && !fine {
-                break;
-            }
+        let Amazon { bucket, region, .. } = self.amazon()?;
+        let client = self.control().await?;
+        let place = (region != "us-east-1").then(|| {
+            let place = BucketLocationConstraint::from(region.as_str());
+            CreateBucketConfiguration::builder().location_constraint(place).build()
+        });
+        let made = client.create_bucket().bucket(bucket).set_create_bucket_configuration(place);
+        let mut proofs = vec![self.set("bucket", "s3:CreateBucket", made.send().await)?];
+        if !proofs[0].fine {
+            return Ok(proofs);
         }
+
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
+        let versioning = client.put_bucket_versioning().bucket(bucket);
+        let sent = versioning.versioning_configuration(enabled.build()).send().await;
+        proofs.push(self.set("versioning", "s3:PutBucketVersioning", sent)?);
+
+        let lifecycle = client.put_bucket_lifecycle_configuration().bucket(bucket);
+        let sent = lifecycle.lifecycle_configuration(expiry()?).send().await;
+        proofs.push(self.set("lifecycle", "s3:PutLifecycleConfiguration", sent)?);
+
+        let by_default = ServerSideEncryptionByDefault::builder()
+            .sse_algorithm(ServerSideEncryption::Aes256)
+            .build()
+            .map_err(Error::defect)?;
+        let rule = ServerSideEncryptionRule::builder();
+        let rule = rule.apply_server_side_encryption_by_default(by_default).build();
+        let rules = ServerSideEncryptionConfiguration::builder().rules(rule).build();
+        let encryption = client.put_bucket_encryption().bucket(bucket);
+        let encryption =
+            encryption.server_side_encryption_configuration(rules.map_err(Error::defect)?);
+        let sent = encryption.send().await;
+        proofs.push(self.set("encryption", "s3:PutEncryptionConfiguration", sent)?);
+
+        let private = PublicAccessBlockConfiguration::builder()
+            .block_public_acls(true)
+            .ignore_public_acls(true)
+            .block_public_policy(true)
+            .restrict_public_buckets(true)
+            .build();
+        let block = client.put_public_access_block().bucket(bucket);
+        let sent = block.public_access_block_configuration(private).send().await;
+        proofs.push(self.set("no public access", "s3:PutBucketPublicAccessBlock", sent)?);
         Ok(proofs)
+    }
+
+    /// What the server said to a request that sets `what`.
+    fn set<T, E: ProvideErrorMetadata>(
+        &self,
+        what: &'static str,
+        permission: &str,
+        sent: Result<T, SdkError<E>>,
+    ) -> Result<Proof>
+    where
+        SdkError<E>: std::error::Error,
+    {
+        let Err(error) = sent else { return Ok(Proof { what, fine: true, said: "set".into() }) };
+        let Some(answer) = error.raw_response() else {
+            return Err(Error::try_again(format!(
+                "{}: not reachable{}: {}; check AWS_ENDPOINT_URL",
+                self.url(),
+                self.at_endpoint(),
+                innermost(&error)
+            )));
+        };
+        let status = answer.status().as_u16();
+        let elsewhere = self.amazon()?.endpoint.is_some();
+        let (fine, said) = match (status, error.code().unwrap_or_default()) {
+            (_, "BucketAlreadyOwnedByYou") => (true, "there already".into()),
+            (_, "BucketAlreadyExists") if elsewhere => (true, "there already".into()),
+            (501, _) | (_, "NotImplemented") => (true, "unknown to this server".into()),
+            (403, _) => (false, format!("access denied: {permission} is missing")),
+            (_, "") => (false, format!("status {status}")),
+            (_, code) => (false, code.into()),
+        };
+        Ok(Proof { what, fine, said })
     }
 
     /// Proves by live calls that the store does what triad needs, and names the permission that
@@ -286,10 +302,28 @@ impl Store {
         entry: &ObjectEntry,
         expires: Duration,
     ) -> Result<String> {
-        let key = entry.key(id);
-        let signed = self.amazon()?.server.signed_url(Method::GET, &self.path(&key), expires).await;
-        signed.map(|url| url.to_string()).map_err(|e| self.failure(&key, &e))
+        let asked = self.control().await?.get_object().bucket(&self.amazon()?.bucket);
+        let until = PresigningConfig::expires_in(expires).map_err(Error::usage)?;
+        let signed = asked.key(self.path(&entry.key(id)).as_ref()).presigned(until).await;
+        Ok(signed.map_err(|e| Error::defect(innermost(&e)))?.uri().into())
     }
+}
+
+/// Unfinished uploads go after a week, deleted versions after a month.
+fn expiry() -> Result<BucketLifecycleConfiguration> {
+    let rule = |name: &str| {
+        let all = LifecycleRuleFilter::builder().prefix("").build();
+        LifecycleRule::builder().id(name).status(ExpirationStatus::Enabled).filter(all)
+    };
+    let uploads = AbortIncompleteMultipartUpload::builder().days_after_initiation(7).build();
+    let deleted = NoncurrentVersionExpiration::builder().noncurrent_days(30).build();
+    let rules = [
+        rule("triad-uploads").abort_incomplete_multipart_upload(uploads),
+        rule("triad-deleted").noncurrent_version_expiration(deleted),
+    ];
+    let rules = rules.into_iter().map(|rule| rule.build().map_err(Error::defect));
+    let rules = rules.collect::<Result<_>>()?;
+    BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().map_err(Error::defect)
 }
 
 fn proof(what: &'static str, permission: &str, result: Result<String>) -> Proof {

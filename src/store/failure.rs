@@ -7,10 +7,11 @@ use object_store::Error as Cause;
 
 use super::Store;
 use super::client::LOCAL_FILE;
+use super::credentials::CREDENTIALS;
 use crate::Error;
 
-/// An error and its causes in one line of at most 300 characters.
-pub(super) fn one_line(error: &Cause) -> String {
+/// An error's text in one line of at most 300 characters.
+pub(super) fn one_line(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let words: Vec<_> = text.split_whitespace().collect();
     let mut line = words.join(" ");
@@ -22,8 +23,8 @@ pub(super) fn one_line(error: &Cause) -> String {
 }
 
 /// The innermost cause: `Connection refused (os error 111)`.
-fn root(error: &Cause) -> String {
-    let mut cause: &dyn std::error::Error = error;
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
@@ -63,6 +64,21 @@ impl Store {
         let place = self.place(key);
         if let Cause::Generic { store: LOCAL_FILE, source } = error {
             return Error::try_again(format!("{place}: {source}"));
+        }
+        let keyless = |why: &dyn std::fmt::Display| {
+            format!(
+                "{place}: no credentials: {why}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+                 or AWS_PROFILE to a profile that has some"
+            )
+        };
+        match error {
+            Cause::Generic { store: CREDENTIALS, source } => {
+                return Error::try_again(keyless(source));
+            }
+            Cause::Unauthenticated { path, source } if path == CREDENTIALS => {
+                return Error::usage(keyless(source));
+            }
+            _ => {}
         }
         let text = error.to_string();
         let code = s3_code(&text);
@@ -115,13 +131,6 @@ impl Store {
                 "{place}: the bucket is in another region; set AWS_REGION to it"
             ));
         }
-        if text.contains("169.254.169.254") {
-            return Error::try_again(format!(
-                "{place}: no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws/ has no profile \
-                 with keys, and this machine offers no instance role ({})",
-                root(error)
-            ));
-        }
         match io_kind(error) {
             Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 return Error::try_again(format!(
@@ -131,7 +140,7 @@ impl Store {
             Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
                 return Error::usage(format!(
                     "{place}: {}; check who owns the store's folder, or choose another one",
-                    root(error)
+                    innermost(error)
                 ));
             }
             Some(ErrorKind::NotADirectory) => {
@@ -147,7 +156,7 @@ impl Store {
             "{place}: not reachable{}: {}; check the network and AWS_ENDPOINT_URL, then run the \
              same command again",
             self.at_endpoint(),
-            root(error)
+            innermost(error)
         ))
     }
 

@@ -13,7 +13,8 @@ use url::Url;
 
 use super::bucket::Amazon;
 use super::client::Client;
-use super::{Patience, Store, profile};
+use super::credentials::{self, Chain};
+use super::{Patience, Store};
 use crate::{Error, Result};
 
 impl Store {
@@ -22,9 +23,9 @@ impl Store {
     ///
     /// S3 is set up by the `AWS_*` environment variables: `AWS_ACCESS_KEY_ID`,
     /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, and for servers other than
-    /// Amazon's `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP`. What they do not say comes from the
-    /// profile (`AWS_PROFILE`) in `~/.aws/`; without keys, from a web identity, or the role of the
-    /// instance or container. Every `memory://` store is a new, empty one.
+    /// Amazon's `AWS_ENDPOINT_URL` and `AWS_ALLOW_HTTP`. Region and endpoint may come from the
+    /// profile (`AWS_PROFILE`) in `~/.aws/` as well, and credentials from all of Amazon's standard
+    /// chain, at the first request. Every `memory://` store is a new, empty one.
     ///
     /// # Errors
     /// [`Error::Usage`] for a URL or settings that cannot work.
@@ -35,7 +36,8 @@ impl Store {
         Self::open_with(text, settings)
     }
 
-    /// [`Store::open`] with `AWS_*` settings other than the environment's.
+    /// [`Store::open`] with `AWS_*` settings other than the environment's. Without keys among them,
+    /// credentials come from where the environment says.
     pub fn open_with(
         text: &str,
         settings: impl IntoIterator<Item = (String, String)>,
@@ -84,13 +86,15 @@ fn local(url: Url) -> Result<Store> {
 
 fn s3(url: Url, mut settings: BTreeMap<String, String>) -> Result<Store> {
     settings.retain(|_, value| !value.is_empty());
-    profile::complete(&mut settings)?;
+    credentials::complete(&mut settings)?;
     let unfit = |what: String| Error::usage(format!("store `{url}`: {what}"));
     let bucket = url
         .host_str()
         .filter(|host| !host.is_empty())
         .ok_or_else(|| unfit("no bucket; write s3://BUCKET/PREFIX".into()))?;
     let prefix = Path::from_url_path(url.path()).map_err(|e| unfit(e.to_string()))?;
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let keyless = !keys.iter().all(|name| settings.contains_key(*name));
     let mut builder = AmazonS3Builder::new()
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), "3 seconds")
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), "120 seconds");
@@ -116,6 +120,9 @@ fn s3(url: Url, mut settings: BTreeMap<String, String>) -> Result<Store> {
             )));
         }
     }
+    if keyless {
+        builder = builder.with_credentials(Arc::new(Chain::new(region.clone())));
+    }
     // Repeating is the store's own business: it counts the tries, and a broken body is one too.
     let once = RetryConfig { max_retries: 0, ..Default::default() };
     let server = builder.with_retry(once).with_checksum_algorithm(Checksum::SHA256).build();
@@ -123,7 +130,7 @@ fn s3(url: Url, mut settings: BTreeMap<String, String>) -> Result<Store> {
         unfit(format!("the AWS_* settings do not fit: {}", super::failure::one_line(&e)))
     })?);
     let client = Client::new(server.clone(), Some(server.clone()), Patience::NETWORK);
-    let amazon = Amazon { server, bucket: bucket.into(), region, endpoint, allow_http };
+    let amazon = Amazon { server, bucket: bucket.into(), region, endpoint };
     Ok(Store::new(client, prefix, url.clone(), Some(amazon)))
 }
 
