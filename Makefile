@@ -13,17 +13,17 @@ libtorch:
 	infra/libtorch.sh
 
 build: libtorch
-	cargo build --release --locked
+	cargo build --release --locked --workspace
 
 # STORE=s3://bucket/prefix puts the run elsewhere than ./triad-store.
 quickstart: build
 	$(TARGET)/release/triad run jobs/quickstart.yaml $(if $(STORE),--store '$(STORE)')
 
 test: setup
-	cargo test --release --locked
+	cargo test --release --locked --workspace
 
 lint: libtorch
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo check --locked --manifest-path fuzz/Cargo.toml --bins --examples
-	cargo clippy --release --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps

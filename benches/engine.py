@@ -2,7 +2,7 @@
 
     python3 benches/engine.py PROGRAM [--device cpu|cuda] [--shapes FOLDER,smollm2,qwen-1.5b,qwen-7b]
 
-PROGRAM is the `triad` binary. A shape is a Hugging Face folder, or the name of a config below whose
+PROGRAM is the `triad-torch` binary. A shape is a Hugging Face folder, or the name of a config below whose
 weights are random. Without transformers, or with --alone, triad is measured alone; without torch the
 ceilings are not measured either. On a CPU the two sides take turns, so that what else the machine
 does hits both; on a GPU the one leaves before the other comes, so that each has all memory.
@@ -137,7 +137,7 @@ class Triad:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"triad measure ended with {self.process.wait()}; see its message")
+            raise RuntimeError(f"triad-torch measure ended with {self.process.wait()}; see its message")
         return json.loads(line)
 
     def run(self, work):

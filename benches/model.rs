@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tch::Device;
 use triad::checkpoint::{ModelConfig, init_weights};
-use triad::model::{
+use triad_torch::model::{
     AdamW, AdamWSettings, Precision, SampleRequest, Sampling, Sequence, Stops, Transformer, loss,
     micro_batches, sample, set_threads,
 };

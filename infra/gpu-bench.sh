@@ -5,13 +5,13 @@
 # is set. At most 5.5 minutes; --quick: under 2, SmolLM2's shape alone. OPTIONs are those of
 # benches/engine.py.
 #
-# Needs the program ($TRIAD, or target/release/triad) and a Python ($PYTHON, or python3) with
+# Needs the program ($TRIAD, or target/release/triad-torch) and a Python ($PYTHON, or python3) with
 # PyTorch 2.11 and, for the other side, transformers. $DEVICE names another device than cuda.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "infra/gpu-bench.sh: $*" >&2; exit 1; }
 
-program=${TRIAD:-target/release/triad}
+program=${TRIAD:-target/release/triad-torch}
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
 [ -x "$program" ] || fail "no program at $program; build it, or name it by TRIAD"

@@ -15,9 +15,9 @@
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
 //! task  reward  advantage  statistics  per task family: generate, certify, check; the reward rule;
 //!                       advantages; estimates and their intervals
-//! model                 libtorch: transformer, sampler, losses, optimizer (feature `torch`)
 //! merge  query  report  parameter-space methods; DataFusion over committed artifacts; result pages
-//! job                   one file per job kind, and the driver they share
+//! job                   one file per job kind, the driver they share, and what they ask of libtorch,
+//!                       which a crate of its own has (`engine/`)
 //! pipeline              YAML -> plan -> resume -> run
 //! cli                   one file per command
 //! ```
@@ -30,8 +30,6 @@ pub mod error;
 pub mod id;
 pub mod job;
 pub mod merge;
-#[cfg(feature = "torch")]
-pub mod model;
 pub mod nearest;
 pub mod pipeline;
 pub mod query;

@@ -1,6 +1,7 @@
 //! What a user sees of the commands: output, errors, exit codes.
 
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -281,7 +282,6 @@ fn a_store_out_of_reach_is_worth_another_try() {
 }
 
 /// A model of random weights whose tokenizer has a token for each byte.
-#[cfg(feature = "torch")]
 fn checkpoint(folder: &Path) {
     use triad::checkpoint::{Checkpoint, ModelConfig, Tokenizer, init_weights};
     let tokenizer = Tokenizer::train(["abc".to_string()].into_iter(), 263).unwrap();
@@ -293,7 +293,6 @@ fn checkpoint(folder: &Path) {
     Checkpoint::fresh(config, tokenizer, weights).unwrap().to_folder(folder).unwrap();
 }
 
-#[cfg(feature = "torch")]
 #[test]
 fn a_local_checkpoint_can_be_sampled_and_a_broken_one_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
@@ -322,7 +321,6 @@ fn a_local_checkpoint_can_be_sampled_and_a_broken_one_says_what_is_wrong() {
     assert!(truncated.starts_with("65: error: model: model.safetensors"), "{truncated}");
 }
 
-#[cfg(feature = "torch")]
 #[test]
 fn a_cache_without_room_for_one_response_names_the_least_that_would_do() {
     let seedling = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
@@ -360,7 +358,6 @@ stages:
     );
 }
 
-#[cfg(feature = "torch")]
 #[test]
 fn stored_responses_are_judged_by_another_rule_without_sampling() {
     let seedling = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
@@ -404,4 +401,47 @@ stages:
     assert!(rows.len() > 1, "{rows:?}");
     assert_eq!(rows.iter().map(|row| row[2]).sum::<f64>(), 80.0);
     assert!(rows.iter().all(|row| (row[0] == 3.0) == (row[1] == 1.0)), "{rows:?}");
+}
+
+#[test]
+fn without_libtorch_everything_but_computing_works() {
+    let program = env!("CARGO_BIN_EXE_triad");
+    let bytes = std::fs::read(program).unwrap();
+    let linked = bytes.windows(12).any(|window| window == b"libtorch_cpu");
+    assert!(!linked, "{program} is linked to libtorch");
+
+    let seedling = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
+    let dir = folder(&format!(
+        "\
+pipeline: small
+stages:
+  base: {{job: import-checkpoint, params: {{path: {seedling:?}}}}}
+  tasks:
+    job: generate
+    params: {{family: deduction, split: heldout, levels: [{{level: 1, count: 8}}]}}
+  rollouts:
+    job: rollout
+    params: {{samples: 1, temperature: 0.0, max_new_tokens: 8}}
+    inputs: {{checkpoint: base, tasks: tasks}}
+"
+    ));
+    let alone = dir.path().join("triad");
+    std::fs::copy(program, &alone).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(&alone);
+        let output = command.args(args).current_dir(dir.path()).env_clear().output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, why) = run(&["run", "small.yaml"]);
+    assert_eq!(code, Some(64), "{why}");
+    assert!(why.contains("stage `rollouts`") && why.contains("triad-torch"), "{why}");
+    assert!(!dir.path().join("triad-store").exists(), "something was begun");
+    for stage in ["base", "tasks"] {
+        let (code, why) = run(&["job", "small.yaml", stage]);
+        assert_eq!(code, Some(0), "{why}");
+    }
+    // With libtorch beside it the same command goes on where that one stopped.
+    stdout(dir.path(), &["run", "small.yaml"]);
+    let (code, why) = run(&["run", "small.yaml"]);
+    assert_eq!(code, Some(0), "nothing is left to compute: {why}");
 }

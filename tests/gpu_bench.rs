@@ -8,12 +8,12 @@ use serde_json::Value;
 #[test]
 fn the_gpu_benchmark_measures_a_tiny_shape_on_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/gpu-bench.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/gpu-bench.sh");
     let options = "--alone --shapes tiny --parity tiny --repeats 1 --rows 8 --prompt 24 --new 5 \
                    --sequences 8 --sequence 48 --threads 1";
     let output = Command::new(script)
         .args(options.split_whitespace())
-        .env("TRIAD", env!("CARGO_BIN_EXE_triad"))
+        .env("TRIAD", env!("CARGO_BIN_EXE_triad-torch"))
         .env("DEVICE", "cpu")
         .env("OUT", folder.path())
         .output()

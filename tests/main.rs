@@ -7,8 +7,6 @@ mod chaos;
 mod cli;
 mod completions;
 mod credentials;
-#[cfg(feature = "torch")]
-mod gpu_bench;
 mod hooked;
 mod hostile;
 mod layers;
@@ -17,10 +15,8 @@ mod program;
 mod published;
 mod readers;
 mod resume;
-#[cfg(feature = "torch")]
 mod rounds;
 mod query;
-#[cfg(feature = "torch")]
 mod rl;
 mod s3_faults;
 mod s3_server;
@@ -29,6 +25,5 @@ mod store;
 mod store_check;
 mod store_faults;
 mod store_s3;
-#[cfg(feature = "torch")]
 mod tensorboard;
 mod toy;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::logging::Terminal;
 use super::output::{self, Table};
 use super::{Globals, progress, server, signals};
+use crate::job::engine;
 use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
 use crate::store::Store;
 use crate::{Error, Result, job, report};
@@ -55,10 +56,9 @@ pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOption
 
 /// Must precede the first tensor.
 pub(super) fn set_threads(globals: &Globals) {
-    #[cfg(feature = "torch")]
-    crate::model::set_threads(globals.threads.into());
-    #[cfg(not(feature = "torch"))]
-    let _ = globals.threads;
+    if let Some(engine) = engine::installed() {
+        engine.set_threads(globals.threads);
+    }
 }
 
 impl Run {

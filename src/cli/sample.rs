@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Globals, output, run};
 use crate::checkpoint::Checkpoint;
-use crate::model::{Precision, SampleRequest, Sampling, Stops, Transformer, device, sample};
+use crate::job::engine::{self, Draws, Engine};
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -37,11 +37,13 @@ impl Sample {
                 self.temperature
             )));
         }
+        let engine = engine::engine()?;
         let checkpoint = self.read(globals).await?;
         run::set_threads(globals);
         let on = globals.device();
         // A thread of its own: tensors must not move between the runtime's.
-        let answered = tokio::task::spawn_blocking(move || self.answer(&checkpoint, &on)).await;
+        let answered =
+            tokio::task::spawn_blocking(move || self.answer(engine, &checkpoint, &on)).await;
         answered.map_err(|e| Error::defect(format!("sampling died: {e}")))?
     }
 
@@ -67,40 +69,23 @@ impl Sample {
         Checkpoint::from_objects(|path| Ok(files.get(path).cloned())).map_err(|e| e.at(place))
     }
 
-    fn answer(&self, checkpoint: &Checkpoint, on: &str) -> Result<()> {
-        let model = Transformer::load(
-            &checkpoint.config,
-            &checkpoint.weights,
-            device(on)?,
-            Precision::F32,
-            false,
-        )?;
-        let sampling = Sampling {
+    fn answer(&self, engine: &dyn Engine, checkpoint: &Checkpoint, on: &str) -> Result<()> {
+        let draws = Draws {
             temperature: self.temperature,
             max_new_tokens: self.max_new_tokens,
             seed: self.seed,
-            ..Sampling::default()
         };
-        let (tokenizer, stops) = (&checkpoint.tokenizer, checkpoint.stop_ids()?);
-        let respond = |prompt: &str| {
-            let request =
-                SampleRequest { prompt: tokenizer.encode_prompt(prompt)?, item: 0, sample: 0 };
-            let sampled = sample(&model, &Stops::at(&stops), &[request], &sampling)?;
-            for one in sampled {
-                output::line(tokenizer.decode(&one.tokens)?)?;
-                tracing::debug!(tokens = one.tokens.len(), stop = ?one.stop, "sampled");
-            }
-            Ok(())
-        };
-        if let Some(prompt) = &self.prompt {
-            return respond(prompt);
+        if self.prompt.is_some() {
+            let mut given = self.prompt.iter().cloned().map(Ok);
+            return engine.respond(checkpoint, on, draws, &mut given, &mut output::line);
         }
         if std::io::stdin().is_terminal() {
             tracing::info!("one prompt a line; Ctrl-D ends");
         }
-        for line in std::io::stdin().lock().lines() {
-            respond(&line.map_err(|e| Error::usage(format!("prompts on stdin: {e}")))?)?;
-        }
-        Ok(())
+        let mut lines = std::io::stdin()
+            .lock()
+            .lines()
+            .map(|line| line.map_err(|e| Error::usage(format!("prompts on stdin: {e}"))));
+        engine.respond(checkpoint, on, draws, &mut lines, &mut output::line)
     }
 }

@@ -100,12 +100,12 @@ pub struct Context {
     pub timings: BTreeMap<String, f64>,
     /// Datasets written so far.
     pub datasets: BTreeMap<String, SchemaRef>,
-    pub(super) attempt: Attempt,
-    pub(super) runtime: tokio::runtime::Handle,
+    pub attempt: Attempt,
+    pub runtime: tokio::runtime::Handle,
 }
 
 /// The object of part `part` of dataset `R`.
-pub(super) fn part_path<R: Row>(part: usize) -> String {
+pub fn part_path<R: Row>(part: usize) -> String {
     format!("{}/{part:05}.parquet", R::NAME)
 }
 

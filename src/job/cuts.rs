@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, de};
 
 /// Temperature first, then the cuts in this order.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Cuts {
+pub struct Cuts {
     /// 0 takes the likeliest token.
     pub temperature: f64,
     /// 0: no cut.
@@ -26,22 +26,15 @@ impl Cuts {
             _ => Self { temperature, top_k, top_p, min_p },
         }
     }
-
-    /// The same for our own sampler.
-    #[cfg(feature = "torch")]
-    pub fn sampling(self) -> crate::model::Sampling {
-        let Self { temperature, top_k, top_p, min_p } = self;
-        crate::model::Sampling { temperature, top_k, top_p, min_p, ..Default::default() }
-    }
 }
 
 /// What `cache_bytes` is when it is absent: 2 GiB.
-pub(super) fn cache_bytes() -> usize {
+pub fn cache_bytes() -> usize {
     2 << 30
 }
 
 /// A number of bytes, or a text with a unit.
-pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+pub fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     let size = ByteSize::deserialize(from).ok().map(|size| size.as_u64());
     size.and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| de::Error::custom("give a number of bytes, or a text such as 512MiB or 2GB"))

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// How the responses of an iteration are drawn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Drawing {
+pub struct Drawing {
     pub seed: u64,
     pub curriculum: Vec<Lesson>,
     pub prompts: usize,
@@ -31,7 +31,7 @@ pub(super) struct Drawing {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     /// From 1.
     pub iteration: usize,
     /// Which refill of the iteration, from 0: draws as many prompts as have no variance so far. None:
@@ -79,7 +79,10 @@ impl Job for Draw {
         }
         Ok(params)
     }
+    fn computes(&self, _params: &Value) -> bool {
+        true
+    }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::with_torch!(context, super::train::draw::run(context))
+        super::engine::engine()?.draw(context)
     }
 }

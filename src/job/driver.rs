@@ -155,7 +155,7 @@ async fn make(
 }
 
 /// The record of what was made on `device` from `started` until now, with the traffic of `store`.
-pub(super) fn producer(
+pub fn producer(
     store: &Store,
     device: &str,
     started: DateTime<Utc>,

@@ -15,7 +15,7 @@ use crate::reward::Rule;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     #[serde(default)]
     pub seed: u64,
     /// Responses to each task at `temperature`, besides the greedy one.
@@ -54,7 +54,7 @@ pub(super) struct Spec {
 }
 
 /// How a task set is sampled.
-pub(super) struct Mode {
+pub struct Mode {
     pub name: &'static str,
     pub cuts: Cuts,
     pub samples: u32,
@@ -73,7 +73,7 @@ impl Spec {
 }
 
 /// Responses as scores, block by block and set by set.
-pub(super) struct Scores {
+pub struct Scores {
     policy: String,
     keep: usize,
     tokens: usize,
@@ -188,10 +188,13 @@ impl Job for Evaluate {
         }
         Ok(params)
     }
+    fn computes(&self, params: &Value) -> bool {
+        params["server"].is_null()
+    }
     fn run(&self, context: &mut Context) -> Result<()> {
         if context.spec::<Spec>()?.server.is_some() {
             return served::evaluate::run(context);
         }
-        super::with_torch!(context, super::train::evaluate::run(context))
+        super::engine::engine()?.evaluate(context)
     }
 }

@@ -3,13 +3,14 @@
 //! A job is synchronous and runs on one OS thread of its own, which owns every tensor it makes;
 //! it reaches the asynchronous store through [`Context::wait`].
 
-mod context;
-mod cuts;
+pub mod context;
+pub mod cuts;
 mod deltas;
 mod demonstrate;
-mod draw;
-mod driver;
-mod evaluate;
+pub mod draw;
+pub mod driver;
+pub mod engine;
+pub mod evaluate;
 mod filter;
 mod generate;
 mod import_checkpoint;
@@ -17,19 +18,17 @@ mod import_tasks;
 mod init;
 mod merge;
 mod merge_search;
-mod models;
-mod prompt;
+pub mod models;
+pub mod prompt;
 mod report;
-mod rl;
-mod rollout;
+pub mod rl;
+pub mod rollout;
 mod rounds;
-mod select;
-mod served;
-mod sft;
-#[cfg(feature = "torch")]
-mod train;
-mod update;
-mod verify;
+pub mod select;
+pub mod served;
+pub mod sft;
+pub mod update;
+pub mod verify;
 
 pub use context::{Context, Input, Inputs, Progress, ProgressSink, Shard, StopFlag};
 pub use driver::{Outcome, Run, identity, run, run_again};
@@ -49,21 +48,6 @@ const PART_ROWS: usize = 4096;
 
 /// In the checkpoints of a training run: its metrics so far, as it commits them at its end.
 pub const METRICS: &str = "metrics.parquet";
-
-/// Runs an expression that needs libtorch, or says that this build has none.
-macro_rules! with_torch {
-    ($context:ident, $run:expr) => {{
-        #[cfg(feature = "torch")]
-        let result = $run;
-        #[cfg(not(feature = "torch"))]
-        let result = {
-            let _ = $context;
-            Err(crate::Error::usage("this build of triad has no libtorch (feature `torch`)"))
-        };
-        result
-    }};
-}
-use with_torch;
 
 /// How many artifacts a port takes. Each is given as `name: stage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +133,10 @@ pub trait Job: Sync {
     fn has_parts(&self) -> bool {
         false
     }
+    /// Whether it needs an [`engine`] with these parameters.
+    fn computes(&self, _params: &Value) -> bool {
+        false
+    }
     fn run(&self, context: &mut Context) -> Result<()>;
     /// After the last shard, in whichever process finds them all committed: what takes all of them
     /// to decide. Two processes may do it at once, so it must come to the same in both.
@@ -204,11 +192,9 @@ pub async fn replay(artifact: Artifact, device: String) -> Result<(f64, f64)> {
             id.short()
         )));
     }
-    let inputs = (Handle::current(), artifact, device);
+    let (engine, runtime) = (engine::engine()?, Handle::current());
     // A thread of its own: tensors must not move between the runtime's.
-    let replayed = tokio::task::spawn_blocking(move || {
-        with_torch!(inputs, train::rejected::replay(&inputs.0, &inputs.1, &inputs.2))
-    });
+    let replayed = tokio::task::spawn_blocking(move || engine.replay(&runtime, &artifact, &device));
     replayed.await.map_err(|e| Error::defect(format!("the replay died: {e}")))?
 }
 

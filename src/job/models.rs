@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::store::Artifact;
 
 /// Reads a checkpoint artifact.
-pub(super) fn read(runtime: &Handle, artifact: &Artifact) -> Result<Checkpoint> {
+pub fn read(runtime: &Handle, artifact: &Artifact) -> Result<Checkpoint> {
     Checkpoint::from_objects(|path| file(runtime, artifact, path))
         .map_err(|e| e.at(format!("checkpoint {}", artifact.manifest.id.short())))
 }

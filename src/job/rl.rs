@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     #[serde(default)]
     pub seed: u64,
     pub algorithm: Algorithm,
@@ -133,7 +133,7 @@ impl Spec {
 /// A level of the curriculum.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Lesson {
+pub struct Lesson {
     pub level: u32,
     /// RL iterations at this level.
     pub steps: usize,
@@ -145,7 +145,7 @@ pub(super) struct Lesson {
 /// The KL term to the frozen reference.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Kl {
+pub struct Kl {
     pub kind: KlKind,
     pub coefficient: f64,
     pub place: KlPlace,
@@ -161,7 +161,7 @@ impl Default for Kl {
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum KlPlace {
+pub enum KlPlace {
     /// A part of the loss, with a gradient of its own.
     Loss,
     /// Taken off the reward, token by token (REINFORCE++'s own form, with k1).
@@ -170,7 +170,7 @@ pub(super) enum KlPlace {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Adaptive {
+pub struct Adaptive {
     /// KL per token.
     pub target: f64,
     /// Responses.
@@ -186,7 +186,7 @@ impl Default for Adaptive {
 /// See [`crate::advantage::overlong`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Overlong {
+pub struct Overlong {
     /// Tokens before the limit.
     pub buffer: usize,
     #[serde(default = "one")]
@@ -196,7 +196,7 @@ pub(super) struct Overlong {
 /// Low-rank adaptation (arXiv 2106.09685).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Lora {
+pub struct Lora {
     pub rank: usize,
     /// What the adapters add is multiplied with alpha / rank. Twice the rank when absent.
     #[serde(default)]
@@ -206,7 +206,7 @@ pub(super) struct Lora {
 /// What the model is computed in. The model layer has the same, but not without libtorch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Precision {
+pub enum Precision {
     #[default]
     F32,
     Bf16,
@@ -214,7 +214,7 @@ pub(super) enum Precision {
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum KlKind {
+pub enum KlKind {
     K1,
     K2,
     K3,
@@ -223,7 +223,7 @@ pub(super) enum KlKind {
 /// The range of the probability ratio: [1 - low, 1 + high].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Clip {
+pub struct Clip {
     pub low: f64,
     pub high: f64,
     /// Bound of the loss at negative advantages (dual clip), e.g. 3.
@@ -238,7 +238,7 @@ impl Default for Clip {
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Aggregation {
+pub enum Aggregation {
     /// Sum over all tokens of the batch / their number (DAPO).
     #[default]
     TokenMean,
@@ -246,16 +246,6 @@ pub(super) enum Aggregation {
     SeqMeanTokenMean,
     /// Sum over tokens / (responses x max_new_tokens) (Dr. GRPO).
     SeqMeanTokenSumNorm,
-}
-
-#[cfg(feature = "torch")]
-impl Precision {
-    pub fn of(self) -> crate::model::Precision {
-        match self {
-            Self::F32 => crate::model::Precision::F32,
-            Self::Bf16 => crate::model::Precision::Bf16,
-        }
-    }
 }
 
 fn one() -> f64 {
@@ -270,11 +260,11 @@ fn three() -> usize {
     3
 }
 
-pub(super) fn micro_batch_tokens() -> usize {
+pub fn micro_batch_tokens() -> usize {
     4096
 }
 
-pub(super) fn yes() -> bool {
+pub fn yes() -> bool {
     true
 }
 
@@ -283,7 +273,7 @@ fn ten() -> usize {
 }
 
 /// Adapters are merged into what is committed, so their moments are of no use to others.
-pub(super) fn continues(optimizer: bool, lora: Option<&Lora>) -> Result<()> {
+pub fn continues(optimizer: bool, lora: Option<&Lora>) -> Result<()> {
     match lora {
         Some(_) if optimizer => {
             Err(Error::usage("continue_optimizer: adapters (`lora`) begin with fresh moments"))
@@ -382,7 +372,10 @@ impl Job for Rl {
         rounds::parts(&parse(params)?, shards, ports.contains(&"reference"))
     }
 
+    fn computes(&self, _params: &Value) -> bool {
+        true
+    }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::with_torch!(context, super::train::rl::run(context))
+        super::engine::engine()?.rl(context)
     }
 }

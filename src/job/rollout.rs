@@ -10,7 +10,7 @@ use crate::Result;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     #[serde(default)]
     pub seed: u64,
     /// Responses to each task.
@@ -90,10 +90,13 @@ impl Job for RolloutJob {
         }
         Ok(params)
     }
+    fn computes(&self, params: &Value) -> bool {
+        params["server"].is_null()
+    }
     fn run(&self, context: &mut Context) -> Result<()> {
         if context.spec::<Spec>()?.server.is_some() {
             return served::rollout::run(context);
         }
-        super::with_torch!(context, super::train::rollout::run(context))
+        super::engine::engine()?.rollout(context)
     }
 }

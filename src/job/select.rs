@@ -14,7 +14,7 @@ use crate::{Error, Result, query};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     /// Responses to each prompt.
     pub samples: usize,
     /// SQL over `rollouts` and `verdicts` that gives columns task_id and sample. Absent: all.
@@ -65,7 +65,7 @@ fn keys(batch: &RecordBatch) -> Option<(Vec<String>, Vec<u32>)> {
 }
 
 /// Numbers of the groups of `samples` whose rewards are not all equal.
-pub(super) fn varied(verdicts: &[Verdict], samples: usize) -> BTreeSet<usize> {
+pub fn varied(verdicts: &[Verdict], samples: usize) -> BTreeSet<usize> {
     let differs = |group: &[Verdict]| group.iter().any(|v| v.reward != group[0].reward);
     let groups = verdicts.chunks(samples.max(1)).enumerate();
     groups.filter(|(_, group)| differs(group)).map(|(number, _)| number).collect()

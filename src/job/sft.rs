@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     #[serde(default)]
     pub seed: u64,
     /// Optimizer steps.
@@ -96,7 +96,10 @@ impl Job for Sft {
         continues(spec.continue_optimizer, spec.lora.as_ref())?;
         serde_json::to_value(spec).map_err(Error::defect)
     }
+    fn computes(&self, _params: &Value) -> bool {
+        true
+    }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::with_torch!(context, super::train::sft::run(context))
+        super::engine::engine()?.sft(context)
     }
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spec {
+pub struct Spec {
     /// From 1.
     pub iteration: usize,
     /// The parameters of the whole.
@@ -50,7 +50,10 @@ impl Job for Update {
         params["rl"] = Rl.resolve(&raw["rl"])?;
         Ok(params)
     }
+    fn computes(&self, _params: &Value) -> bool {
+        true
+    }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::with_torch!(context, super::train::stored::run(context))
+        super::engine::engine()?.update(context)
     }
 }

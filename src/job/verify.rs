@@ -106,7 +106,7 @@ pub(super) fn verdict(judge: &Judge, rollout: &Rollout, rule: Rule) -> Verdict {
 }
 
 /// The verdicts on `rollouts`, which hold the same number of responses to each of `tasks` in turn.
-pub(super) fn judge<'a>(
+pub fn judge<'a>(
     tasks: impl ExactSizeIterator<Item = &'a Task>,
     rollouts: &[Rollout],
     rule: Rule,

@@ -7,7 +7,9 @@ use futures::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::{Pipeline, Stage};
-use crate::job::{self, Input, Inputs, Outcome, Progress, ProgressSink, Run, Shard, StopFlag};
+use crate::job::{
+    self, Input, Inputs, Outcome, Progress, ProgressSink, Run, Shard, StopFlag, engine,
+};
 use crate::server::Endpoint;
 use crate::store::{Artifact, Manifest, Store};
 use crate::{Error, Result};
@@ -70,6 +72,11 @@ pub async fn run(
     if endings.iter().zip(&wanted).all(|(ending, &wanted)| ending.is_some() || !wanted) {
         return Ok(ends(endings, &wanted));
     }
+    for ((stage, ending), wanted) in pipeline.stages.iter().zip(&endings).zip(&wanted) {
+        if *wanted && ending.is_none() {
+            needs(stage)?;
+        }
+    }
     let wanted_ids = pipeline.stages.iter().zip(&wanted).filter(|(_, wanted)| **wanted);
     let hold = store.hold(wanted_ids.map(|(stage, _)| stage.id.clone()).collect()).await?;
     // What was found before it was held may be gone.
@@ -103,6 +110,13 @@ async fn committed(
         Ok(found.map(|artifact| Ending::Found(Box::new(artifact.manifest))))
     }))
     .await
+}
+
+/// Gets the engine of a stage that is to run before anything is begun.
+fn needs(stage: &Stage) -> Result<()> {
+    let computes = stage.job.computes(&stage.params);
+    let engine = computes.then(engine::engine).transpose();
+    engine.map_err(|e| e.at(format!("stage `{}`", stage.name))).map(drop)
 }
 
 fn ends(endings: Vec<Option<Ending>>, wanted: &[bool]) -> Vec<StageEnd> {
@@ -179,6 +193,7 @@ pub async fn run_stage(
             stage.job.name()
         )));
     }
+    needs(stage)?;
     let used = stage.upstream().chain([position]);
     let hold = store.hold(used.map(|at| pipeline.stages[at].id.clone()).collect()).await?;
     let ending = run_held(store, pipeline, stage, shard, options).await.map_err(|e| e.at(place()));

@@ -17,7 +17,7 @@ use answer::Reader;
 /// among it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ServerSpec {
+pub struct ServerSpec {
     /// The model's name on the server. It has to be the checkpoint's own model: that is whose
     /// tokenizer writes the prompts and whose id the rows carry.
     pub model: String,
@@ -32,7 +32,7 @@ pub(super) struct ServerSpec {
 /// Which distribution a server's log-probabilities are of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Logprobs {
+pub enum Logprobs {
     /// The model's, whatever the temperature (vLLM, llama.cpp).
     #[default]
     Raw,
