@@ -27,5 +27,6 @@ mod version;
 mod tests;
 
 pub use catalog::{Catalog, query};
+pub use failure::pointed;
 pub use output::{Format, write_results};
 pub use select::{has_order, plan_schema, select};
