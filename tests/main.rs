@@ -14,6 +14,7 @@ mod hostile;
 mod layers;
 mod merge;
 mod program;
+mod prompt;
 mod published;
 mod readers;
 mod resume;
