@@ -12,6 +12,7 @@ mod hostile;
 mod layers;
 mod merge;
 mod program;
+mod prompt;
 mod published;
 mod readers;
 mod resume;

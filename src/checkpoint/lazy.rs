@@ -249,6 +249,15 @@ fn header(file: Ranged) -> Result<BTreeMap<String, LazyTensor>> {
     Ok(found)
 }
 
+/// The tensors of one safetensors file of `folder`, by its header.
+///
+/// # Errors
+/// `Data` for a file that is missing or broken.
+pub fn tensors_of(folder: &Folder, name: &str) -> Result<BTreeMap<String, LazyTensor>> {
+    let file = folder.open(name)?.ok_or_else(|| lacking(name))?;
+    header(file).map_err(|e| e.at(name))
+}
+
 impl LazyCheckpoint {
     /// Reads everything but the weights.
     pub fn open(folder: &Folder) -> Result<Self> {
@@ -267,8 +276,7 @@ impl LazyCheckpoint {
                 let index = folder.read(INDEX)?.ok_or_else(|| lacking(WEIGHTS))?;
                 let mut tensors = BTreeMap::new();
                 for name in index::files(&index).map_err(|e| e.at(INDEX))? {
-                    let file = folder.open(&name)?.ok_or_else(|| lacking(&name))?;
-                    tensors.extend(header(file).map_err(|e| e.at(&name))?);
+                    tensors.extend(tensors_of(folder, &name)?);
                 }
                 tensors
             }

@@ -23,7 +23,7 @@ pub use chat::Message;
 pub use config::{Architecture, ModelConfig, config_json};
 pub use init::init_weights;
 pub use layout::{Layout, Outline, index_json, layouts};
-pub use lazy::{Folder, LazyCheckpoint, LazyTensor, Ranged};
+pub use lazy::{Folder, LazyCheckpoint, LazyTensor, Ranged, tensors_of};
 pub use rope::{Rope, RopeScaling};
 pub use tensor::{Dtype, HostTensor, Weights, decode_safetensors, encode_safetensors};
 pub use tokenizer::{Tokenizer, TokenizerFiles};

@@ -2,7 +2,7 @@
 //! process at once. Nothing committed is lost either way. A second SIGTERM changes nothing, since
 //! `timeout` and some schedulers send it to the process and to its group.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::job::StopFlag;
 use crate::{Error, Result};
@@ -13,9 +13,7 @@ unsafe extern "C" {
 
 /// A flag that the first signal sets. Call within a runtime.
 pub(super) fn stop_flag() -> Result<StopFlag> {
-    let refused = |e: std::io::Error| Error::defect(format!("signal handler: {e}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+    let (mut interrupt, mut terminate) = (interrupts()?, listen(SignalKind::terminate())?);
     let stop = StopFlag::default();
     let flag = stop.clone();
     tokio::spawn(async move {
@@ -26,9 +24,7 @@ pub(super) fn stop_flag() -> Result<StopFlag> {
                 _ = terminate.recv() => {}
             }
             if interrupts > 1 {
-                // SAFETY: ends the process, whatever its other threads are doing. `exit` would
-                // run libtorch's destructors under their feet first.
-                unsafe { _exit(Error::try_again("").exit_code().into()) };
+                leave(&Error::try_again(""));
             }
             if !flag.requested() {
                 flag.request();
@@ -37,4 +33,30 @@ pub(super) fn stop_flag() -> Result<StopFlag> {
         }
     });
     Ok(stop)
+}
+
+/// Ends the process, whatever its other threads are doing.
+pub(super) fn leave(error: &Error) -> ! {
+    // SAFETY: `exit` would run libtorch's destructors under their feet first.
+    unsafe { _exit(error.exit_code().into()) }
+}
+
+/// Ctrl-C from now on.
+pub(super) fn interrupts() -> Result<Signal> {
+    listen(SignalKind::interrupt())
+}
+
+/// The first Ctrl-C or SIGTERM from now on, for a command with nothing to commit.
+pub(super) fn first() -> Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (interrupts()?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|e| Error::defect(format!("signal handler: {e}")))
 }

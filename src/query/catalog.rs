@@ -4,24 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{
     CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
     TableProvider,
 };
-use datafusion::execution::context::SQLOptions;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt};
-use url::Url;
 
-use super::failure::explain;
-use super::table::{DatasetTable, STORE_URL};
+use super::session::{Outcome, Session};
+use super::table::DatasetTable;
 use super::verified::Verified;
 use super::version::Versions;
-use super::{functions, system};
+use super::{system, tensors};
 use crate::dataset::{Metric, Row};
 use crate::store::{Artifact, Manifest, Store};
-use crate::{Error, Result, dataset, store};
+use crate::{Error, Result, dataset};
 
 /// The session's own catalog, where two-part names are looked up.
 pub(super) const HOME: &str = "store";
@@ -38,14 +36,17 @@ pub(super) struct Named {
 }
 
 impl Named {
-    fn main(&self) -> Option<&str> {
+    pub(super) fn main(&self) -> Option<&str> {
         main_dataset(&self.artifact.manifest)
     }
 }
 
-/// The dataset that an artifact's own name stands for: the one called like its kind, or the only
-/// one.
+/// The dataset that an artifact's own name stands for: the one called like its kind, a checkpoint's
+/// tensors, or the only one.
 pub(super) fn main_dataset(manifest: &Manifest) -> Option<&str> {
+    if tensors::has(manifest) {
+        return Some(tensors::DATASET);
+    }
     let only = manifest.datasets.keys().next().filter(|_| manifest.datasets.len() == 1);
     manifest
         .datasets
@@ -93,7 +94,9 @@ impl Catalog {
         let counts = self.stage_counts();
         let mut tables = Vec::new();
         for named in &self.named {
-            for dataset in named.artifact.manifest.datasets.keys() {
+            let manifest = &named.artifact.manifest;
+            let tensors = tensors::has(manifest).then_some(tensors::DATASET);
+            for dataset in manifest.datasets.keys().map(String::as_str).chain(tensors) {
                 let mut parts = vec![named.stage.as_str()];
                 if counts[named.stage.as_str()] > 1 {
                     parts.insert(0, &named.pipeline);
@@ -102,33 +105,33 @@ impl Catalog {
                     parts.push(dataset);
                 }
                 let name = parts.into_iter().map(quoted).collect::<Vec<_>>().join(".");
-                tables.push((name, named, dataset.as_str()));
+                tables.push((name, named, dataset));
             }
         }
         tables
     }
 
-    async fn session(&self, versions: &Versions) -> Result<SessionContext> {
-        let config = SessionConfig::new().with_default_catalog_and_schema(HOME, BARE);
-        let context = SessionContext::new_with_config(config);
+    /// Makes all tables known to `context`, in place of those of an earlier catalog.
+    pub(super) async fn register(&self, context: &SessionContext) -> Result<()> {
         let mut tree = Tree::default();
         let counts = self.stage_counts();
         let mut metrics = Vec::new();
         for named in &self.named {
             let Named { pipeline, stage, artifact } = named;
             let unique = counts[stage.as_str()] == 1;
-            for (name, schema) in &artifact.manifest.datasets {
-                let table = table_of(artifact, name, schema).await?;
-                if schema.schema == Metric::NAME && schema.version == Metric::VERSION {
+            for (name, table) in tables_of(artifact).await? {
+                let schema = artifact.manifest.datasets.get(&name);
+                if schema.is_some_and(|s| s.schema == Metric::NAME && s.version == Metric::VERSION)
+                {
                     metrics.push((named, table.clone()));
                 }
-                tree.add(pipeline, stage, name, &table);
-                let main = named.main() == Some(name);
+                tree.add(pipeline, stage, &name, &table);
+                let main = named.main() == Some(&name);
                 if main {
                     tree.add(HOME, pipeline, stage, &table);
                 }
                 if unique {
-                    tree.add(HOME, stage, name, &table);
+                    tree.add(HOME, stage, &name, &table);
                     if main {
                         tree.add(HOME, BARE, stage, &table);
                     }
@@ -141,44 +144,31 @@ impl Catalog {
             let table: Arc<dyn TableProvider> = Arc::new(table);
             tree.add(HOME, "triad", name, &table);
         }
-        let metrics = system::metrics(&context, metrics).map_err(Error::defect)?;
+        let metrics = system::metrics(context, metrics).map_err(Error::defect)?;
         tree.add(HOME, "triad", "metrics", &metrics);
-        tree.register(&context)?;
-        functions::register(&context);
-        functions::register_decode(&context, &self.store);
-        context.register_udtf("artifact", versions.function().await?);
-        let url = Url::parse(STORE_URL).map_err(Error::defect)?;
-        let named = self.named.iter().map(|named| &named.artifact);
-        let artifacts = named.chain(versions.artifacts());
-        let verified = Arc::new(Verified::new(&self.store, artifacts));
-        context.runtime_env().register_object_store(&url, verified);
-        Ok(context.enable_url_table())
+        tree.register(context)
     }
 
-    /// Runs one SQL statement that only reads.
+    /// What the session reads of the store: the objects of these artifacts and of `versions`.
+    pub(super) fn verified(&self, versions: &Versions) -> Verified {
+        let named = self.named.iter().map(|named| &named.artifact);
+        Verified::new(&self.store, named.chain(versions.artifacts()))
+    }
+
+    /// Runs one SQL statement and collects its rows.
     ///
     /// # Errors
-    /// `Usage` for SQL that does not parse or plan, with the nearest name; `Data` and `TryAgain`
-    /// as reading the objects fails.
-    pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let listing = sql.trim().trim_end_matches(';').trim();
-        let sql = if listing.eq_ignore_ascii_case("show tables") {
-            "SELECT * FROM triad.tables"
-        } else {
-            sql
+    /// As [`Session::run`].
+    pub async fn query(self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let session = Session::over(self.store.clone(), self).await?;
+        let Outcome::Rows(mut rows) = session.run(sql).await? else {
+            return Ok((Arc::new(Schema::empty()), Vec::new()));
         };
-        let versions = Versions::find(&self.store, sql).await?;
-        let context = self.session(&versions).await?;
-        let names: Vec<String> =
-            self.tables().into_iter().map(|(name, ..)| name).chain(system::names()).collect();
-        let options = SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false);
-        let fail = |e| explain(&e, sql, &names);
-        let frame = context.sql_with_options(sql, options).await.map_err(fail)?;
-        let schema = Arc::new(frame.schema().as_arrow().clone());
-        Ok((schema, frame.collect().await.map_err(fail)?))
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.next().await? {
+            batches.push(batch);
+        }
+        Ok((rows.schema(), batches))
     }
 }
 
@@ -200,14 +190,17 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// A dataset of an artifact as a table.
-pub(super) async fn table_of(
+/// The datasets of an artifact as tables, and the tensors of a checkpoint.
+pub(super) async fn tables_of(
     artifact: &Artifact,
-    dataset: &str,
-    schema: &store::SchemaRef,
-) -> Result<Arc<dyn TableProvider>> {
-    let schema = schema_of(artifact, dataset, &schema.schema, schema.version).await?;
-    Ok(Arc::new(DatasetTable::new(artifact, dataset, schema)))
+) -> Result<BTreeMap<String, Arc<dyn TableProvider>>> {
+    let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
+    for (dataset, schema) in &artifact.manifest.datasets {
+        let schema = schema_of(artifact, dataset, &schema.schema, schema.version).await?;
+        tables.insert(dataset.clone(), Arc::new(DatasetTable::new(artifact, dataset, schema)));
+    }
+    tables.extend(tensors::table(artifact).map(|table| (tensors::DATASET.into(), table)));
+    Ok(tables)
 }
 
 /// The schema of a stored dataset: the published one, or that of the file when this program does
@@ -225,7 +218,7 @@ async fn schema_of(
     }
     let first = artifact.manifest.parts(dataset).next().map(|entry| entry.path.clone());
     let Some(path) = first else {
-        return Ok(Arc::new(datafusion::arrow::datatypes::Schema::empty()));
+        return Ok(Arc::new(Schema::empty()));
     };
     let reader = dataset::open_parquet(artifact.read(&path).await?, &path)
         .map_err(|e| e.at(format!("artifact {}", artifact.manifest.id.short())))?;

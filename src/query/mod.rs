@@ -1,5 +1,5 @@
 //! SQL over committed artifacts: DataFusion tables built from manifests, without LIST or HEAD on
-//! data objects, and read-only.
+//! data objects. Only COPY writes, and never into the store.
 //!
 //! # Names
 //! | SQL name | what it is |
@@ -10,22 +10,31 @@
 //! | `artifact('id')`, `artifact('id', 'dataset')` | any version, by what `triad show` takes |
 //! | `triad.artifacts`, `triad.lineage`, `triad.requests`, `triad.stages`, `triad.tables`, `triad.timings` | what the manifests say |
 //! | `triad.metrics` | the training metrics of all stages |
-//! | `'file.parquet'` | a local file |
+//! | `stage.tensors` | a checkpoint's tensors; `stage` for short |
+//! | `parts('id')`, `parts('id', 'dataset')` | as `artifact`, with each row's part |
+//! | `'*.parquet'`, `'s3://…'` | files outside the store |
 //!
 //! A name with a hyphen stands in double quotes: `SELECT * FROM quickstart."rollout-base"`.
 
 mod catalog;
 mod failure;
+mod files;
 mod functions;
 mod output;
+mod script;
 mod select;
+mod session;
 mod system;
 mod table;
+mod tensors;
 mod verified;
 mod version;
 #[cfg(test)]
 mod tests;
 
 pub use catalog::{Catalog, query};
-pub use output::{Format, write_results};
+pub use failure::pointed;
+pub use output::{Format, ResultWriter, write_results};
+pub use script::{is_complete, statements};
 pub use select::{has_order, plan_schema, select};
+pub use session::{Outcome, Rows, Session};

@@ -8,8 +8,8 @@ use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{DataFrame, SessionContext, ident, lit};
 
-use super::Catalog;
 use super::catalog::{Named, quoted};
+use super::{Catalog, tensors};
 use crate::dataset::{Metric, Row};
 use crate::store::{Manifest, Traffic};
 use crate::{Error, Result};
@@ -160,13 +160,24 @@ fn stages(catalog: &Catalog) -> Result<RecordBatch> {
 /// One row for each dataset of a named artifact, under its shortest SQL name.
 fn listing(catalog: &Catalog) -> Result<RecordBatch> {
     let all = catalog.tables();
-    let size = |n: usize| all[n].1.artifact.manifest.parts(all[n].2).map(|o| o.size).sum();
+    // The tensors of a checkpoint are not counted in its manifest.
+    let rows = |named: &Named, dataset: &str| {
+        let manifest = &named.artifact.manifest;
+        manifest.datasets.contains_key(dataset).then(|| manifest.rows(dataset))
+    };
+    let size = |n: usize| {
+        let manifest = &all[n].1.artifact.manifest;
+        match manifest.datasets.contains_key(all[n].2) {
+            true => manifest.parts(all[n].2).map(|o| o.size).sum(),
+            false => tensors::files(manifest).map(|o| o.size).sum(),
+        }
+    };
     batch([
         ("name", text(all.iter().map(|(name, ..)| name.clone()))),
         ("pipeline", text(all.iter().map(|(_, n, _)| n.pipeline.clone()))),
         ("stage", text(all.iter().map(|(_, n, _)| n.stage.clone()))),
         ("dataset", text(all.iter().map(|(_, _, d)| d.to_string()))),
-        ("rows", count(all.iter().map(|(_, n, d)| n.artifact.manifest.rows(d)))),
+        ("rows", Arc::new(all.iter().map(|(_, n, d)| rows(n, d)).collect::<UInt64Array>())),
         ("bytes", count((0..all.len()).map(size))),
     ])
 }

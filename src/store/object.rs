@@ -321,6 +321,12 @@ impl Store {
             .collect())
     }
 
+    /// When each name was last set, by the store's clock: what changes when one moves.
+    pub async fn names_set(&self) -> Result<Vec<(String, DateTime<Utc>)>> {
+        let listed = self.list(Key::REFS).await?;
+        Ok(listed.into_iter().map(|found| (found.path, found.modified)).collect())
+    }
+
     /// Every name, as (pipeline, stage).
     pub async fn names(&self) -> Result<Vec<(String, String)>> {
         let keys = self.keys(Key::REFS).await?;

@@ -20,3 +20,14 @@ pub(super) fn register(context: &SessionContext) {
     }
     context.register_udaf(AggregateUDF::from(bootstrap::BootstrapCi::default()));
 }
+
+/// The names of all functions that a session knows, DataFusion's too.
+pub(super) fn names(context: &SessionContext) -> Vec<String> {
+    let state = context.state();
+    let scalar = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    let all = scalar.chain(state.window_functions().keys()).chain(state.table_functions().keys());
+    let mut names: Vec<String> = all.cloned().collect();
+    names.sort();
+    names.dedup();
+    names
+}

@@ -66,9 +66,9 @@ fn pass_at_k_is_the_unbiased_estimate_or_null() {
     assert_eq!(cell(&run(sql, &tasks(Family::Arithmetic)).unwrap()), "3.0");
     assert_eq!(said("SELECT pass_at_k(3, 2, 1)"), "pass_at_k: 3 of 2 cannot be correct");
     assert_eq!(said("SELECT pass_at_k(1, 2, 0)"), "pass_at_k: k is 0; it must be at least 1");
-    assert_eq!(said("SELECT pass_at_k(1, 2)"), "pass_at_k: it takes (correct, n, k); 2 given");
+    assert_eq!(said("SELECT pass_at_k(1, 2)"), "1:8: pass_at_k: it takes (correct, n, k); 2 given");
     let text = said("SELECT pass_at_k('a', 2, 1)");
-    assert_eq!(text, "pass_at_k: correct must be a whole number, not Utf8");
+    assert_eq!(text, "1:8: pass_at_k: correct must be a whole number, not Utf8");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_interval_is_that_of_the_report_whatever_the_order() {
     let none = "SELECT bootstrap_ci(level) IS NULL AS v FROM tasks";
     assert_eq!(cell(&run(none, &[]).unwrap()), "true");
     let text = said("SELECT bootstrap_ci('a')");
-    assert_eq!(text, "bootstrap_ci: value must be a number or a boolean, not Utf8");
+    assert_eq!(text, "1:8: bootstrap_ci: value must be a number or a boolean, not Utf8");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn what_cannot_be_judged_is_one_line() {
         said(&format!("SELECT reward('{family}', '{{}}', 'p', 't', '{rule}')"))
     };
     let wrong = with("deduction", "papr");
-    assert_eq!(wrong, "reward: no reward rule `papr`; did you mean `paper`?");
+    assert_eq!(wrong, "1:8: reward: no reward rule `papr`; did you mean `paper`?");
     assert!(with("chess", "paper").contains("no task family `chess`"));
     assert!(with("deduction", "paper").starts_with("reward: column puzzle: "));
     assert_eq!(value("verdict(NULL, 'x', 'y') IS NULL"), "true");
