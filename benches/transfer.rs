@@ -5,7 +5,7 @@
 //! eval "$(infra/s3-dev.sh & sleep 5)"; pip install awscli; cargo bench --bench transfer
 //! ```
 //! Takes `TRIAD_STORE` and `AWS_*` as triad does, `AWS_CLI` for another `aws`, and writes two files of
-//! 2 GB (or `--gigabytes N`) below the system's temporary folder.
+//! 2 GB (or `--gigabytes N`) below the system's temporary folder, in five turns (or `--turns N`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,16 +25,17 @@ use triad::store::{Artifact, Attempt, Key, Manifest, Source, Store};
 
 const PART: usize = 8 << 20;
 
-const TURNS: usize = 5;
-
 /// As the program has it: memory is measured as well.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<_> = std::env::args().collect();
-    let gigabytes = args.iter().position(|arg| arg == "--gigabytes");
-    let gigabytes: usize = gigabytes.map_or(2, |at| args[at + 1].parse().unwrap());
+    let option = |name: &str, absent: usize| {
+        let at = args.iter().position(|arg| arg == name);
+        at.map_or(absent, |at| args[at + 1].parse().unwrap())
+    };
+    let (gigabytes, turns) = (option("--gigabytes", 2), option("--turns", 5));
     let dir = tempfile::tempdir().unwrap();
     nothing_to_do(dir.path());
     let Ok(url) = std::env::var("TRIAD_STORE") else {
@@ -42,7 +43,7 @@ fn main() {
         return;
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(transfer(&url, gigabytes << 30, dir.path()));
+    runtime.block_on(transfer(&url, gigabytes << 30, turns, dir.path()));
 }
 
 /// Seconds of each turn, by what was measured.
@@ -86,7 +87,7 @@ fn peak() -> u64 {
     line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1000
 }
 
-async fn transfer(url: &str, size: usize, dir: &Path) {
+async fn transfer(url: &str, size: usize, turns: usize, dir: &Path) {
     println!("most memory before: {} MB", peak());
     let store = Store::open(url).unwrap();
     let (up, down) = (dir.join("up"), dir.join("down"));
@@ -101,7 +102,7 @@ async fn transfer(url: &str, size: usize, dir: &Path) {
     let (raw, _) = store.raw(&Key::Run("x".into()));
     let mut times = Times::default();
     let mut most = 0;
-    for turn in 0..TURNS {
+    for turn in 0..turns {
         let started = Instant::now();
         let identity = json!({"job": "bench", "version": 1, "params": {"at": format!("{started:?}")},
             "inputs": {}});

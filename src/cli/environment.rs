@@ -20,6 +20,8 @@ pub const THREADS: &str = "TRIAD_THREADS";
 pub const LOG_FORMAT: &str = "TRIAD_LOG_FORMAT";
 /// A log filter such as `debug` or `triad::pipeline=trace`, in place of `-v`.
 pub const LOG: &str = "TRIAD_LOG";
+/// The bearer token that clients of `triad serve` send.
+pub const SERVE_TOKEN: &str = "TRIAD_SERVE_TOKEN";
 /// Where the prompt's history is kept, below `triad/`; `$HOME/.local/state` where it is not set.
 pub const STATE_HOME: &str = "XDG_STATE_HOME";
 pub const HOME: &str = "HOME";
@@ -34,6 +36,7 @@ Environment:
   TRIAD_SERVER_CONCURRENCY (32)                                requests in flight at a time
   TRIAD_SERVER_PATIENCE (300), TRIAD_SERVER_TIMEOUT (1800)     seconds: until a failing server is
                                                                given up; for one completion
+  TRIAD_SERVE_TOKEN                                            bearer token that `triad serve` wants
   XDG_STATE_HOME (~/.local/state)                              triad/query_history in it
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE,
   AWS_REGION, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP, …              for s3:// stores

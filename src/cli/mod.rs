@@ -20,6 +20,7 @@ mod progress;
 mod query;
 mod report;
 mod run;
+mod serve;
 mod server;
 mod sample;
 mod show;
@@ -107,6 +108,8 @@ enum Command {
     Merge(merge::Merge),
     /// Query datasets with SQL
     Query(query::Query),
+    /// Serve the tables of `triad query` over Arrow Flight SQL
+    Serve(serve::Serve),
     /// Try a model: continue a prompt
     Sample(sample::Sample),
     /// Write a run's report as HTML and print its result table
@@ -202,6 +205,7 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Audit(command) => command.execute(globals).await,
             Command::Merge(command) => command.execute(globals, terminal).await,
             Command::Query(command) => command.execute(globals).await,
+            Command::Serve(command) => command.execute(globals).await,
             Command::Sample(command) => command.execute(globals).await,
             Command::Report(command) => command.execute(globals).await,
             Command::Tensorboard(command) => command.execute(globals).await,

@@ -111,6 +111,27 @@ impl Catalog {
         tables
     }
 
+    /// Every dataset's pipeline, stage and name, in order.
+    pub fn datasets(&self) -> impl Iterator<Item = [&str; 3]> {
+        self.tables()
+            .into_iter()
+            .map(|(_, named, dataset)| [&named.pipeline, &named.stage, dataset])
+    }
+
+    /// The same with their columns.
+    pub async fn columns(&self) -> Result<Vec<([&str; 3], SchemaRef)>> {
+        let mut columns = Vec::new();
+        for named in &self.named {
+            for (dataset, table) in tables_of(&named.artifact).await? {
+                let known = self.datasets().find(|[pipeline, stage, name]| {
+                    (*pipeline, *stage, *name) == (&named.pipeline, &named.stage, &dataset)
+                });
+                columns.extend(known.map(|name| (name, table.schema())));
+            }
+        }
+        Ok(columns)
+    }
+
     /// Makes all tables known to `context`, in place of those of an earlier catalog.
     pub(super) async fn register(&self, context: &SessionContext) -> Result<()> {
         let mut tree = Tree::default();

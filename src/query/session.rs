@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{SchemaRef, UInt64Type};
-use datafusion::catalog::{DynamicFileCatalog, MemoryCatalogProviderList};
+use datafusion::catalog::{CatalogProviderList, DynamicFileCatalog, MemoryCatalogProviderList};
 use datafusion::common::TableReference;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
@@ -77,6 +77,19 @@ impl Rows {
     }
 }
 
+/// A statement, planned.
+struct Planned<'a> {
+    plan: LogicalPlan,
+    sql: &'a str,
+    /// The tables that it may have meant.
+    names: Vec<String>,
+}
+
+/// What neither changes a table nor the session.
+fn reading() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
 /// Bytes that a query may hold before it spills to disk: half of the machine's, where it says.
 fn memory() -> usize {
     let said = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -91,6 +104,15 @@ impl Session {
     }
 
     pub(super) async fn over(store: Store, catalog: Catalog) -> Result<Self> {
+        Self::new(store, Arc::new(catalog), true).await
+    }
+
+    /// One that knows no files: for who asks from another machine.
+    pub async fn without_files(store: &Store, catalog: Arc<Catalog>) -> Result<Self> {
+        Self::new(store.clone(), catalog, false).await
+    }
+
+    async fn new(store: Store, catalog: Arc<Catalog>, files: bool) -> Result<Self> {
         let buckets = Arc::new(Buckets::default());
         // A folder that COPY has just written to is listed again.
         let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
@@ -102,19 +124,22 @@ impl Session {
             .map_err(Error::defect)?;
         let mut config = SessionConfig::new().with_default_catalog_and_schema(HOME, BARE);
         config.options_mut().sql_parser.collect_spans = true;
-        let files = Arc::new(FileTables(runtime.clone()));
-        let catalogs = DynamicFileCatalog::new(Arc::new(MemoryCatalogProviderList::new()), files);
+        let mut catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
+        if files {
+            let files = Arc::new(FileTables(runtime.clone()));
+            catalogs = Arc::new(DynamicFileCatalog::new(catalogs, files));
+        }
         let state: SessionState = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
-            .with_catalog_list(Arc::new(catalogs))
+            .with_catalog_list(catalogs)
             .with_default_features()
             .build();
         let context = SessionContext::new_with_state(state);
         functions::register(&context);
         functions::register_decode(&context, &store);
         catalog.register(&context).await?;
-        let state = State { catalog: Arc::new(catalog), names: None, made: BTreeSet::new() };
+        let state = State { catalog, names: None, made: BTreeSet::new() };
         let session = Self { store, context, buckets, state: Mutex::new(state) };
         session.admit(&Versions::default()).await?;
         Ok(session)
@@ -219,12 +244,7 @@ impl Session {
         Ok(provider.schema())
     }
 
-    /// Begins one SQL statement that reads, writes by COPY, or names a table for this session.
-    ///
-    /// # Errors
-    /// `Usage` for SQL that does not parse or plan, with its place and the nearest name, and for
-    /// what is refused; `Data` and `TryAgain` as reading fails.
-    pub async fn run(&self, sql: &str) -> Result<Outcome> {
+    async fn plan<'a>(&self, sql: &'a str) -> Result<Planned<'a>> {
         let listing = sql.trim().trim_end_matches(';').trim();
         let sql = if listing.eq_ignore_ascii_case("show tables") {
             "SELECT * FROM triad.tables"
@@ -236,8 +256,28 @@ impl Session {
             self.admit(&versions).await?;
         }
         let names = self.tables();
+        let plan = self.context.state().create_logical_plan(sql).await;
+        Ok(Planned { plan: plan.map_err(|e| explain(&e, sql, &names))?, sql, names })
+    }
+
+    /// What a query gives, without running it.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and `Usage` for all that is no query.
+    pub async fn describe(&self, sql: &str) -> Result<SchemaRef> {
+        let Planned { plan, sql, names } = self.plan(sql).await?;
+        reading().verify_plan(&plan).map_err(|e| explain(&e, sql, &names))?;
+        Ok(plan.schema().inner().clone())
+    }
+
+    /// Begins one SQL statement that reads, writes by COPY, or names a table for this session.
+    ///
+    /// # Errors
+    /// `Usage` for SQL that does not parse or plan, with its place and the nearest name, and for
+    /// what is refused; `Data` and `TryAgain` as reading fails.
+    pub async fn run(&self, sql: &str) -> Result<Outcome> {
+        let Planned { plan, sql, names } = self.plan(sql).await?;
         let fail = |e| explain(&e, sql, &names);
-        let plan = self.context.state().create_logical_plan(sql).await.map_err(fail)?;
         self.check(&plan, sql, &names)?;
         let change = match &plan {
             LogicalPlan::Ddl(ddl) => Some(ddl.clone()),
@@ -285,11 +325,7 @@ impl Session {
             LogicalPlan::Ddl(DropView(drop)) => return self.may_drop(&drop.name),
             other => other,
         };
-        let reading = SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false);
-        reading.verify_plan(inner).map_err(|e| match explain(&e, sql, names) {
+        reading().verify_plan(inner).map_err(|e| match explain(&e, sql, names) {
             Error::Usage(said) => {
                 Error::Usage(format!("{said}; a query writes with COPY (…) TO '…' only"))
             }
