@@ -9,6 +9,7 @@ use datafusion::catalog::{
     CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
     TableProvider,
 };
+use datafusion::datasource::file_format::parquet::transform_schema_to_view;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt};
@@ -16,7 +17,7 @@ use url::Url;
 
 use super::failure::explain;
 use super::table::{DatasetTable, STORE_URL};
-use super::verified::Verified;
+use super::verified::{Check, Verified};
 use super::version::Versions;
 use super::{functions, system};
 use crate::dataset::{Metric, Row};
@@ -45,7 +46,7 @@ impl Named {
 
 /// The dataset that an artifact's own name stands for: the one called like its kind, or the only
 /// one.
-pub(super) fn main_dataset(manifest: &Manifest) -> Option<&str> {
+pub fn main_dataset(manifest: &Manifest) -> Option<&str> {
     let only = manifest.datasets.keys().next().filter(|_| manifest.datasets.len() == 1);
     manifest
         .datasets
@@ -109,7 +110,7 @@ impl Catalog {
     }
 
     async fn session(&self, versions: &Versions) -> Result<SessionContext> {
-        let config = SessionConfig::new().with_default_catalog_and_schema(HOME, BARE);
+        let config = tuned(SessionConfig::new()).with_default_catalog_and_schema(HOME, BARE);
         let context = SessionContext::new_with_config(config);
         let mut tree = Tree::default();
         let counts = self.stage_counts();
@@ -150,7 +151,7 @@ impl Catalog {
         let url = Url::parse(STORE_URL).map_err(Error::defect)?;
         let named = self.named.iter().map(|named| &named.artifact);
         let artifacts = named.chain(versions.artifacts());
-        let verified = Arc::new(Verified::new(&self.store, artifacts));
+        let verified = Arc::new(Verified::new(&self.store, Check::Most, artifacts));
         context.runtime_env().register_object_store(&url, verified);
         Ok(context.enable_url_table())
     }
@@ -206,20 +207,22 @@ pub(super) async fn table_of(
     dataset: &str,
     schema: &store::SchemaRef,
 ) -> Result<Arc<dyn TableProvider>> {
-    let schema = schema_of(artifact, dataset, &schema.schema, schema.version).await?;
-    Ok(Arc::new(DatasetTable::new(artifact, dataset, schema)))
+    let schema = schema_of(artifact, dataset, schema).await?;
+    // Texts as views into the pages they came in.
+    let schema = Arc::new(transform_schema_to_view(&schema));
+    Ok(Arc::new(DatasetTable::new(artifact, dataset, schema).map_err(Error::defect)?))
 }
 
 /// The schema of a stored dataset: the published one, or that of the file when this program does
 /// not know its version.
-async fn schema_of(
+pub(super) async fn schema_of(
     artifact: &Artifact,
     dataset: &str,
-    schema: &str,
-    version: u32,
+    known: &store::SchemaRef,
 ) -> Result<SchemaRef> {
+    let store::SchemaRef { schema, version } = known;
     let published =
-        dataset::schemas().into_iter().find(|(name, v, _)| *name == schema && *v == version);
+        dataset::schemas().into_iter().find(|(name, v, _)| name == schema && v == version);
     if let Some((_, _, schema)) = published {
         return Ok(schema);
     }
@@ -257,4 +260,13 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Joins whose one side is read into one table, however large, while the other streams by: dividing
+/// both by their keys would copy rows with long texts and lists.
+pub(super) fn tuned(mut config: SessionConfig) -> SessionConfig {
+    let options = &mut config.options_mut().optimizer;
+    options.hash_join_single_partition_threshold = usize::MAX;
+    options.hash_join_single_partition_threshold_rows = usize::MAX;
+    config
 }

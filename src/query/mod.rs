@@ -18,7 +18,10 @@ mod catalog;
 mod failure;
 mod functions;
 mod output;
+mod parts;
 mod select;
+mod settle;
+mod steady;
 mod system;
 mod table;
 mod verified;
@@ -26,6 +29,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Catalog, query};
+pub use catalog::{Catalog, main_dataset, query};
 pub use output::{Format, write_results};
-pub use select::{has_order, plan_schema, select};
+pub use select::{has_order, select};
+pub use steady::{Limits, Steady};
