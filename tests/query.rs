@@ -1,9 +1,13 @@
 //! SQL over committed artifacts, on every kind of store.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use triad::job::Outcome;
 use triad::query::{Format, query, write_results};
 use triad::store::Store;
 
+use crate::s3_server::Server;
 use crate::toy::{self, Toy};
 
 async fn csv(store: &Store, sql: &str) -> String {
@@ -39,4 +43,25 @@ async fn in_memory_and_on_disk() {
     conformance(&Store::open("memory://").unwrap()).await;
     let disk = tempfile::tempdir().unwrap();
     conformance(&Store::open(disk.path().join("a store").to_str().unwrap()).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_s3_names_are_listed_and_no_object_is_looked_at_before_it_is_read() {
+    let server = Server::start();
+    let store = server.store(Duration::from_secs(30));
+    let manifest = toy::committed(&store, Toy::new("query"), 0, 1).await;
+    store.set_ref("run", "toy", &manifest.id).await.unwrap();
+    // Six parts of ten steps each. A name and a manifest come before what is read of them.
+    for (sql, found, parts) in [
+        ("SELECT count(*) AS n, min(step) AS low, max(step) AS high FROM toy", "60,0,59", 0),
+        ("SELECT count(*) AS n FROM toy WHERE step BETWEEN 12 AND 15 AND value >= 0", "4", 1),
+        ("SELECT count(*) AS n FROM toy WHERE step = 70", "0", 0),
+        ("SELECT max(step) AS n FROM (SELECT step FROM toy LIMIT 10)", "9", 1),
+        ("SELECT count(DISTINCT value) AS n FROM toy", "60", 6),
+    ] {
+        server.requests();
+        assert_eq!(csv(&store, sql).await.lines().nth(1), Some(found), "{sql}");
+        let requests = BTreeMap::from([("list", 1), ("get", 2 + parts)]);
+        assert_eq!(server.requests(), requests, "{sql}");
+    }
 }

@@ -73,7 +73,7 @@ async fn objects_of_any_size_come_back(store: &Store) {
             attempt: "a".into(),
             size: bytes.len() as u64,
             digest: digest(&bytes),
-            rows: None,
+            ..Default::default()
         };
         let found = store.read_entry(&id("data"), &entry).await.unwrap();
         assert_eq!(found.len(), bytes.len(), "{path}");
@@ -192,6 +192,7 @@ pub fn manifest(of: &str) -> Manifest {
             started: Default::default(),
             seconds: 0.0,
             timings: BTreeMap::new(),
+            plan: None,
             storage: Default::default(),
         },
     }

@@ -1,5 +1,6 @@
 //! Datasets: row types with published schemas, read and written as Parquet.
 
+mod bounds;
 mod foreign;
 mod guard;
 mod parquet_io;
@@ -11,7 +12,7 @@ mod tests;
 mod verl;
 
 pub use foreign::read_objects;
-pub use parquet_io::{decode_parquet, encode_parquet, open_parquet, read_batches};
+pub use parquet_io::{decode_parquet, encode_parquet, encode_part, open_parquet, read_batches};
 pub use row::{Column, Row};
 pub use rows::{Delta, Example, Metric, Rejected, Rollout, Score, Selected, Task, Trial, Verdict};
 pub use verl::encode_verl;

@@ -9,17 +9,31 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{BloomFilterPosition, WriterProperties};
 
 use super::Row;
+use super::bounds::bounds;
 use super::guard::{batch_rows, check_footer, check_pages, decoded_bytes};
+use crate::store::Part;
 use crate::{Error, Result};
+
+/// What point lookups go by: its values lie all over a dataset, so that no bounds tell where one is.
+const LOOKED_UP: &str = "task_id";
 
 /// One Parquet file of `rows`, with the schema's name and version in its metadata.
 pub fn encode_parquet<R: Row>(rows: &[R]) -> Result<Bytes> {
+    encode_part::<R>(&R::encode(rows)?).map(|part| part.bytes)
+}
+
+/// The same of rows in the columns of `R`, with what a manifest says of them.
+pub fn encode_part<R: Row>(rows: &RecordBatch) -> Result<Part> {
+    // Bloom filters lie beside the footer, so that one request brings both.
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by("triad".into())
+        .set_bloom_filter_position(BloomFilterPosition::End)
+        .set_column_bloom_filter_fpp(LOOKED_UP.into(), 0.01)
+        .set_column_bloom_filter_max_ndv(LOOKED_UP.into(), rows.num_rows().max(1) as u64)
         .set_key_value_metadata(Some(vec![KeyValue::new(
             "triad.schema".into(),
             Some(format!("{}/{}", R::NAME, R::VERSION)),
@@ -28,9 +42,9 @@ pub fn encode_parquet<R: Row>(rows: &[R]) -> Result<Bytes> {
     let mut bytes = Vec::new();
     let mut writer =
         ArrowWriter::try_new(&mut bytes, R::schema(), Some(properties)).map_err(Error::defect)?;
-    writer.write(&R::encode(rows)?).map_err(Error::defect)?;
+    writer.write(rows).map_err(Error::defect)?;
     writer.close().map_err(Error::defect)?;
-    Ok(bytes.into())
+    Ok(Part { bytes: bytes.into(), rows: rows.num_rows() as u64, columns: bounds(rows) })
 }
 
 /// The rows of one Parquet file.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::dataset::{Row, decode_parquet, encode_parquet};
+use crate::dataset::{Row, decode_parquet, encode_part};
 use crate::id::ArtifactId;
 use crate::server::Endpoint;
 use crate::store::{Artifact, Attempt, SchemaRef};
@@ -98,6 +98,8 @@ pub struct Context {
     pub summary: BTreeMap<String, Value>,
     /// Goes into the manifest's producer record, never into a data object.
     pub timings: BTreeMap<String, f64>,
+    /// How the query of a `filter` was understood; in the producer record as well.
+    pub plan: Option<String>,
     /// Datasets written so far.
     pub datasets: BTreeMap<String, SchemaRef>,
     pub attempt: Attempt,
@@ -162,14 +164,18 @@ impl Context {
         Ok(rows)
     }
 
-    /// Writes part `part` of dataset `R`: the object `<dataset>/<part>.parquet`.
-    pub fn write<R: Row>(&mut self, part: usize, rows: &[R]) -> Result<()> {
+    /// Says that the artifact has dataset `R`.
+    pub(super) fn declare<R: Row>(&mut self) {
         let schema = SchemaRef { schema: R::NAME.into(), version: R::VERSION };
         self.datasets.insert(R::NAME.into(), schema);
-        let bytes = encode_parquet(rows)?;
-        let path = part_path::<R>(part);
+    }
+
+    /// Writes part `part` of dataset `R`: the object `<dataset>/<part>.parquet`.
+    pub fn write<R: Row>(&mut self, part: usize, rows: &[R]) -> Result<()> {
+        self.declare::<R>();
+        let encoded = encode_part::<R>(&R::encode(rows)?)?;
         let runtime = self.runtime.clone();
-        runtime.block_on(self.attempt.write(&path, bytes, Some(rows.len() as u64)))
+        runtime.block_on(self.attempt.write_part(&part_path::<R>(part), encoded))
     }
 
     /// Writes any other object.

@@ -118,6 +118,7 @@ async fn make(
         progress,
         summary: BTreeMap::new(),
         timings: BTreeMap::new(),
+        plan: None,
         datasets: BTreeMap::new(),
         attempt: attempt(store, &id),
         runtime: tokio::runtime::Handle::current(),
@@ -146,7 +147,10 @@ async fn make(
         datasets: context.datasets,
         objects: Vec::new(),
         summary: context.summary,
-        producer: producer(store, &context.device, started, context.timings),
+        producer: Producer {
+            plan: context.plan,
+            ..producer(store, &context.device, started, context.timings)
+        },
     };
     Ok(match context.attempt.commit(manifest).await? {
         Commit::Ours(manifest) => Outcome::Committed(Box::new(manifest)),
@@ -169,6 +173,7 @@ pub fn producer(
         // A clock that was set back meanwhile makes no negative time.
         seconds: (entropy::now() - started).as_seconds_f64().max(0.0),
         timings,
+        plan: None,
         storage: store.traffic(),
     }
 }

@@ -1,14 +1,18 @@
 //! `filter`: the rows that an SQL query over the inputs gives, as a dataset.
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::{CastOptions, cast_with_options, concat_batches};
+use std::num::NonZeroUsize;
+
+use datafusion::arrow::array::{Array, RecordBatch, new_null_array};
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::context::part_path;
 use super::{Arity, Context, Job, Port, resolve_as};
-use crate::dataset::{self, Example, Rollout, Row, Task, Verdict, read_batches};
-use crate::query;
+use crate::dataset::{Example, Rollout, Row, Task, Verdict, encode_part};
+use crate::query::{self, Limits, Steady};
+use crate::store::Part;
 use crate::{Error, Result};
 
 /// Rows in one part of the output.
@@ -34,7 +38,7 @@ impl Job for Filter {
         "filter"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[Port {
@@ -66,75 +70,53 @@ impl Job for Filter {
         Ok(params)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        let spec: Spec = context.spec()?;
-        let tables = read_tables(context, &spec.sql)?;
-        match self.output_for(&context.params) {
-            Task::NAME => write::<Task>(context, &spec, tables),
-            Rollout::NAME => write::<Rollout>(context, &spec, tables),
-            Verdict::NAME => write::<Verdict>(context, &spec, tables),
-            _ => write::<Example>(context, &spec, tables),
-        }
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        run_within(context, Limits { memory: memory() / 2, cores })
     }
 }
 
-type Tables = Vec<(String, Vec<RecordBatch>)>;
+/// Bytes of memory that this process may have: the machine's, or its control group's.
+fn memory() -> usize {
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let group = text("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX);
+    let info = text("/proc/meminfo");
+    let total = info.strip_prefix("MemTotal:").and_then(|rest| rest.split_whitespace().next());
+    let total = total.and_then(|kb| kb.parse::<usize>().ok()).map_or(4 << 30, |kb| kb << 10);
+    total.min(group)
+}
 
-/// The inputs' datasets by table name. One whose name is nowhere in the query is not read.
-fn read_tables(context: &Context, sql: &str) -> Result<Tables> {
-    let mut tables = Vec::new();
-    for input in context.inputs("tables") {
+fn run_within(context: &mut Context, limits: Limits) -> Result<()> {
+    match Filter.output_for(&context.params) {
+        Task::NAME => write::<Task>(context, limits),
+        Rollout::NAME => write::<Rollout>(context, limits),
+        Verdict::NAME => write::<Verdict>(context, limits),
+        _ => write::<Example>(context, limits),
+    }
+}
+
+fn write<R: Row>(context: &mut Context, limits: Limits) -> Result<()> {
+    let spec: Spec = context.spec()?;
+    let inputs = context.inputs("tables").to_vec();
+    let tables = inputs.iter().map(|input| (input.name.clone(), &input.artifact)).collect();
+    let query = context.wait(Steady::plan(&spec.sql, tables, limits))?;
+    check_columns::<R>(query.schema())?;
+    let runtime = context.runtime.clone();
+    let mut rows = 0;
+    runtime.block_on(query.run(PART, encode::<R>, async |number, part: Part| {
+        context.check_stop()?;
+        rows = if number == 0 { 0 } else { rows } + part.rows;
+        context.progress.update("rows", rows, 0, "");
+        context.attempt.write_part(&part_path::<R>(number), part).await
+    }))?;
+    context.declare::<R>();
+    let rows_in = inputs.iter().filter_map(|input| {
         let manifest = &input.artifact.manifest;
-        let only = manifest.datasets.len() == 1;
-        for (name, schema) in &manifest.datasets {
-            let main = only || *name == manifest.kind;
-            if !main && !sql.contains(name) {
-                continue;
-            }
-            let published = dataset::schemas()
-                .into_iter()
-                .find(|(known, version, _)| *known == schema.schema && *version == schema.version)
-                .map(|(.., schema)| schema);
-            let mut batches: Vec<RecordBatch> =
-                published.iter().map(|schema| RecordBatch::new_empty(schema.clone())).collect();
-            for object in manifest.parts(name) {
-                let bytes = context.wait(input.artifact.read(&object.path))?;
-                let place = format!("artifact {} {}", manifest.id.short(), object.path);
-                let part =
-                    read_batches(bytes, name, published.as_ref()).map_err(|e| e.at(place))?;
-                batches.extend(part);
-            }
-            if batches.is_empty() {
-                continue;
-            }
-            if main {
-                tables.push((input.name.clone(), batches.clone()));
-            }
-            tables.push((format!("{}.{name}", input.name), batches));
-        }
-    }
-    Ok(tables)
-}
-
-fn write<R: Row>(context: &mut Context, spec: &Spec, tables: Tables) -> Result<()> {
-    let runtime = tokio::runtime::Handle::current();
-    let schemas = tables.iter().map(|(name, batches)| (name.as_str(), batches[0].schema()));
-    let planned = query::plan_schema(&spec.sql, schemas.collect(), &runtime)?;
-    check_columns::<R>(&planned)?;
-    let rows_in: usize = tables
-        .iter()
-        .filter(|(name, _)| !name.contains('.'))
-        .flat_map(|(_, b)| b)
-        .map(RecordBatch::num_rows)
-        .sum();
-    let tables = tables.iter().map(|(name, batches)| (name.as_str(), batches.clone())).collect();
-    let found = query::select(&spec.sql, tables, &runtime)?;
-    let rows = R::decode(&conform::<R>(&planned, &found)?)?;
-    context.summarize("rows in", rows_in);
-    context.summarize("rows", rows.len());
-    if rows.is_empty() {
-        return context.write::<R>(0, &rows);
-    }
-    rows.chunks(PART).enumerate().try_for_each(|(part, rows)| context.write(part, rows))
+        query::main_dataset(manifest).map(|name| manifest.rows(name))
+    });
+    context.summarize("rows in", rows_in.sum::<u64>());
+    context.summarize("rows", rows);
+    context.plan = Some(query.text().into());
+    Ok(())
 }
 
 /// Checks a query's columns against the output's before anything runs.
@@ -156,7 +138,7 @@ fn check_columns<R: Row>(found: &SchemaRef) -> Result<()> {
             return Err(Error::usage(format!(
                 "sql: column `{}` is {}, in `{}` it is {}",
                 field.name(),
-                given.data_type(),
+                if given.data_type().is_string() { &DataType::Utf8 } else { given.data_type() },
                 R::NAME,
                 field.data_type()
             )));
@@ -183,24 +165,27 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         || (from.is_floating() && to.is_floating())
 }
 
-/// The rows in the columns of `R`. A number that does not fit its column is an error.
-fn conform<R: Row>(planned: &SchemaRef, found: &[RecordBatch]) -> Result<RecordBatch> {
-    let failed = |e: &dyn std::fmt::Display| Error::data(format!("sql: {e}"));
-    let schema = found.first().map_or_else(|| planned.clone(), RecordBatch::schema);
-    let all = concat_batches(&schema, found).map_err(|e| failed(&e))?;
+/// One part of the output. A number that does not fit its column is an error, and so is a null.
+fn encode<R: Row>(rows: RecordBatch) -> Result<Part> {
+    let failed =
+        |name: &str, e: &dyn std::fmt::Display| Error::data(format!("sql: column `{name}`: {e}"));
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    // What `check_columns` let be missing reads as null.
-    let columns = R::schema()
-        .fields()
-        .iter()
-        .filter_map(|field| Some((field, all.column_by_name(field.name())?)))
-        .map(|(field, column)| {
-            let column = cast_with_options(column, field.data_type(), &strict)
-                .map_err(|e| failed(&format!("column `{}`: {e}", field.name())))?;
-            Ok((field.name().clone(), column, true))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_from_iter_with_nullable(columns).map_err(Error::defect)
+    let schema = R::schema();
+    let columns = schema.fields().iter().map(|field| {
+        let name = field.name();
+        // What `check_columns` let be missing reads as null.
+        let Some(column) = rows.column_by_name(name) else {
+            return Ok(new_null_array(field.data_type(), rows.num_rows()));
+        };
+        if !field.is_nullable() && column.null_count() > 0 {
+            return Err(failed(name, &format!("{} values are null", column.null_count())));
+        }
+        cast_with_options(column, field.data_type(), &strict).map_err(|e| failed(name, &e))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let rows = RecordBatch::try_new(schema, columns)
+        .map_err(|e| Error::data(format!("sql: {}: {e}", R::NAME)))?;
+    encode_part::<R>(&rows)
 }
 
 #[cfg(test)]

@@ -173,6 +173,7 @@ mod tests {
             progress: Progress { stage: "merge".into(), sink },
             summary: BTreeMap::new(),
             timings: BTreeMap::new(),
+            plan: None,
             datasets: BTreeMap::new(),
             runtime: tokio::runtime::Handle::current(),
         }

@@ -9,17 +9,18 @@ use datafusion::catalog::{
     CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
     TableProvider,
 };
-use datafusion::prelude::SessionContext;
+use datafusion::datasource::file_format::parquet::transform_schema_to_view;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 
 use super::session::{Outcome, Session};
 use super::table::DatasetTable;
-use super::verified::Verified;
+use super::verified::{Check, Verified};
 use super::version::Versions;
 use super::{system, tensors};
 use crate::dataset::{Metric, Row};
 use crate::store::{Artifact, Manifest, Store};
-use crate::{Error, Result, dataset};
+use crate::{Error, Result, dataset, store};
 
 /// The session's own catalog, where two-part names are looked up.
 pub(super) const HOME: &str = "store";
@@ -37,16 +38,17 @@ pub(super) struct Named {
 
 impl Named {
     pub(super) fn main(&self) -> Option<&str> {
-        main_dataset(&self.artifact.manifest)
+        main_table(&self.artifact.manifest)
     }
 }
 
-/// The dataset that an artifact's own name stands for: the one called like its kind, a checkpoint's
-/// tensors, or the only one.
-pub(super) fn main_dataset(manifest: &Manifest) -> Option<&str> {
-    if tensors::has(manifest) {
-        return Some(tensors::DATASET);
-    }
+/// What an artifact's own name stands for in a query: a checkpoint's tensors, or its main dataset.
+pub(super) fn main_table(manifest: &Manifest) -> Option<&str> {
+    tensors::has(manifest).then_some(tensors::DATASET).or_else(|| main_dataset(manifest))
+}
+
+/// The dataset called like the artifact's kind, or the only one.
+pub fn main_dataset(manifest: &Manifest) -> Option<&str> {
     let only = manifest.datasets.keys().next().filter(|_| manifest.datasets.len() == 1);
     manifest
         .datasets
@@ -173,7 +175,7 @@ impl Catalog {
     /// What the session reads of the store: the objects of these artifacts and of `versions`.
     pub(super) fn verified(&self, versions: &Versions) -> Verified {
         let named = self.named.iter().map(|named| &named.artifact);
-        Verified::new(&self.store, named.chain(versions.artifacts()))
+        Verified::new(&self.store, Check::Most, named.chain(versions.artifacts()))
     }
 
     /// Runs one SQL statement and collects its rows.
@@ -217,8 +219,11 @@ pub(super) async fn tables_of(
 ) -> Result<BTreeMap<String, Arc<dyn TableProvider>>> {
     let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
     for (dataset, schema) in &artifact.manifest.datasets {
-        let schema = schema_of(artifact, dataset, &schema.schema, schema.version).await?;
-        tables.insert(dataset.clone(), Arc::new(DatasetTable::new(artifact, dataset, schema)));
+        let schema = schema_of(artifact, dataset, schema).await?;
+        // Texts as views into the pages they came in.
+        let schema = Arc::new(transform_schema_to_view(&schema));
+        let table = DatasetTable::new(artifact, dataset, schema).map_err(Error::defect)?;
+        tables.insert(dataset.clone(), Arc::new(table));
     }
     tables.extend(tensors::table(artifact).map(|table| (tensors::DATASET.into(), table)));
     Ok(tables)
@@ -226,14 +231,14 @@ pub(super) async fn tables_of(
 
 /// The schema of a stored dataset: the published one, or that of the file when this program does
 /// not know its version.
-async fn schema_of(
+pub(super) async fn schema_of(
     artifact: &Artifact,
     dataset: &str,
-    schema: &str,
-    version: u32,
+    known: &store::SchemaRef,
 ) -> Result<SchemaRef> {
+    let store::SchemaRef { schema, version } = known;
     let published =
-        dataset::schemas().into_iter().find(|(name, v, _)| *name == schema && *v == version);
+        dataset::schemas().into_iter().find(|(name, v, _)| name == schema && v == version);
     if let Some((_, _, schema)) = published {
         return Ok(schema);
     }
@@ -271,4 +276,13 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Joins whose one side is read into one table, however large, while the other streams by: dividing
+/// both by their keys would copy rows with long texts and lists.
+pub(super) fn tuned(mut config: SessionConfig) -> SessionConfig {
+    let options = &mut config.options_mut().optimizer;
+    options.hash_join_single_partition_threshold = usize::MAX;
+    options.hash_join_single_partition_threshold_rows = usize::MAX;
+    config
 }

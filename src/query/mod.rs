@@ -21,9 +21,12 @@ mod failure;
 mod files;
 mod functions;
 mod output;
+mod parts;
 mod script;
 mod select;
 mod session;
+mod settle;
+mod steady;
 mod system;
 mod table;
 mod tensors;
@@ -32,9 +35,10 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Catalog, query};
+pub use catalog::{Catalog, main_dataset, query};
 pub use failure::pointed;
 pub use output::{Format, ResultWriter, write_results};
 pub use script::{is_complete, statements};
-pub use select::{has_order, plan_schema, select};
+pub use select::{has_order, select};
 pub use session::{Outcome, Rows, Session};
+pub use steady::{Limits, Steady};

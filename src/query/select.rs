@@ -1,11 +1,11 @@
 //! SQL over batches in memory: what a job's query runs on.
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{MemTable, MemorySchemaProvider};
+use datafusion::catalog::{MemTable, MemorySchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast;
@@ -28,27 +28,11 @@ pub fn select(
     tables: Vec<(&str, Vec<RecordBatch>)>,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Vec<RecordBatch>> {
-    let session = Session::new(tables)?;
+    let session = Session::over(tables)?;
     runtime.block_on(async {
         let frame = session.plan(sql).await?;
-        frame.collect().await.map_err(|e| explain(&e, sql, &session.names))
+        frame.collect().await.map_err(|e| session.explain(&e, sql))
     })
-}
-
-/// The columns that `sql` would give over tables of these schemas.
-///
-/// # Errors
-/// `Usage` for SQL that does not parse or plan, or that writes.
-pub fn plan_schema(
-    sql: &str,
-    tables: Vec<(&str, SchemaRef)>,
-    runtime: &tokio::runtime::Handle,
-) -> Result<SchemaRef> {
-    let empty = |schema| vec![RecordBatch::new_empty(schema)];
-    let session =
-        Session::new(tables.into_iter().map(|(name, schema)| (name, empty(schema))).collect())?;
-    let frame = runtime.block_on(session.plan(sql))?;
-    Ok(Arc::new(frame.schema().as_arrow().clone()))
 }
 
 /// Whether `sql` is one query with an ORDER BY at its end.
@@ -69,28 +53,40 @@ pub fn has_order(sql: &str) -> Result<bool> {
     }
 }
 
-struct Session {
-    context: SessionContext,
+/// A session over some tables, in which SQL may only read.
+pub(super) struct Session {
+    pub context: SessionContext,
     names: Vec<String>,
 }
 
 impl Session {
-    fn new(tables: Vec<(&str, Vec<RecordBatch>)>) -> Result<Self> {
-        let config = SessionConfig::new()
-            .with_target_partitions(1)
-            .with_default_catalog_and_schema(HOME, BARE);
-        let context = SessionContext::new_with_config(config);
-        functions::register(&context);
-        let names = tables
-            .iter()
-            .map(|(name, _)| name.split('.').map(quoted).collect::<Vec<_>>().join("."))
-            .collect();
-        for (name, batches) in tables {
+    /// Over batches in memory, on one partition.
+    fn over(tables: Vec<(&str, Vec<RecordBatch>)>) -> Result<Self> {
+        let tables = tables.into_iter().map(|(name, batches)| {
             let schema = batches
                 .first()
                 .map(RecordBatch::schema)
                 .ok_or_else(|| Error::defect(format!("table `{name}` has no batch")))?;
             let table = MemTable::try_new(schema, vec![batches]).map_err(Error::defect)?;
+            Ok((name, Arc::new(table) as Arc<dyn TableProvider>))
+        });
+        let tables = tables.collect::<Result<Vec<_>>>()?;
+        let config = SessionConfig::new().with_target_partitions(1);
+        Self::new(config, Arc::default(), tables.into_iter())
+    }
+
+    /// `a.b` is table b of schema a.
+    pub fn new<'a>(
+        config: SessionConfig,
+        runtime: Arc<RuntimeEnv>,
+        tables: impl Iterator<Item = (&'a str, Arc<dyn TableProvider>)>,
+    ) -> Result<Self> {
+        let config = config.with_default_catalog_and_schema(HOME, BARE);
+        let context = SessionContext::new_with_config_rt(config, runtime);
+        functions::register(&context);
+        let mut names = Vec::new();
+        for (name, table) in tables {
+            names.push(name.split('.').map(quoted).collect::<Vec<_>>().join("."));
             let reference = match name.split_once('.') {
                 Some((schema, table)) => TableReference::partial(schema, table),
                 None => TableReference::bare(name),
@@ -101,16 +97,20 @@ impl Session {
                 let tables = Arc::new(MemorySchemaProvider::new());
                 catalog.register_schema(schema, tables).map_err(Error::defect)?;
             }
-            context.register_table(reference, Arc::new(table)).map_err(Error::defect)?;
+            context.register_table(reference, table).map_err(Error::defect)?;
         }
         Ok(Self { context, names })
     }
 
-    async fn plan(&self, sql: &str) -> Result<DataFrame> {
+    pub async fn plan(&self, sql: &str) -> Result<DataFrame> {
         let options = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false);
-        self.context.sql_with_options(sql, options).await.map_err(|e| explain(&e, sql, &self.names))
+        self.context.sql_with_options(sql, options).await.map_err(|e| self.explain(&e, sql))
+    }
+
+    pub fn explain(&self, error: &DataFusionError, sql: &str) -> Error {
+        explain(error, sql, &self.names)
     }
 }

@@ -22,7 +22,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use url::Url;
 
-use super::catalog::{BARE, Catalog, HOME, quoted};
+use super::catalog::{BARE, Catalog, HOME, quoted, tuned};
 use super::failure::explain;
 use super::files::{Buckets, FileTables, inside};
 use super::table::STORE_URL;
@@ -122,7 +122,7 @@ impl Session {
             .with_memory_pool(Arc::new(FairSpillPool::new(memory())))
             .build_arc()
             .map_err(Error::defect)?;
-        let mut config = SessionConfig::new().with_default_catalog_and_schema(HOME, BARE);
+        let mut config = tuned(SessionConfig::new()).with_default_catalog_and_schema(HOME, BARE);
         config.options_mut().sql_parser.collect_spans = true;
         let mut catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
         if files {

@@ -46,6 +46,7 @@ async fn commit<R: Row>(
         seconds: 1.5,
         timings: BTreeMap::from([("sample_tokens_per_second".into(), 9.0)]),
         storage: Traffic { requests: 7, bytes_read: 99, ..Default::default() },
+        ..Default::default()
     };
     let manifest = Manifest {
         format: Manifest::FORMAT,

@@ -1,8 +1,9 @@
-//! What SQL reads of the store, with digests checked: an object comes whole, once, and the ranges
-//! that a scan asks for are cut from it.
+//! What SQL reads of the store. An object comes whole, once, with its digest checked, and the ranges
+//! that a scan asks for are cut from it; or only those ranges come, where they are a small part of it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{Debug, Display, Formatter};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -13,27 +14,49 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error as Cause, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
     MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult,
+    PutResult, coalesce_ranges,
 };
+use tokio::sync::OnceCell;
 
 use crate::id::ArtifactId;
 use crate::store::{Artifact, Key, ObjectEntry, Store};
 
-/// Larger objects are read by ranges and not checked: a scan of one column should not fetch them.
+/// Larger objects are read by ranges and not checked.
 const WHOLE: u64 = 64 << 20;
 /// Bytes kept of objects read.
-const KEPT: usize = 256 << 20;
+const KEPT: u64 = 256 << 20;
+/// What lies between two ranges of a remote object is read with them if it is no more.
+const GAP: u64 = 128 << 10;
 
-/// The data objects of a catalog's artifacts, by their paths.
+/// How many ends of objects are kept: they are asked for again soon, or never.
+const TAILS: usize = 256;
+
+/// When an object is read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// Always.
+    All,
+    /// When half of it or more is asked for at once.
+    Most,
+}
+
+/// The data objects of some artifacts, by their paths.
 pub(super) struct Verified {
     store: Store,
     inner: Arc<dyn ObjectStore>,
+    check: Check,
     entries: HashMap<Path, (ArtifactId, ObjectEntry)>,
-    kept: Mutex<VecDeque<(Path, Bytes)>>,
+    whole: Mutex<VecDeque<(Path, u64, Arc<OnceCell<Bytes>>)>>,
+    /// The ends of objects that are read by ranges: footers, and what lies beside them.
+    tails: Mutex<HashMap<Path, (u64, Bytes)>>,
 }
 
 impl Verified {
-    pub fn new<'a>(store: &Store, artifacts: impl Iterator<Item = &'a Artifact>) -> Self {
+    pub fn new<'a>(
+        store: &Store,
+        check: Check,
+        artifacts: impl Iterator<Item = &'a Artifact>,
+    ) -> Self {
         let (inner, _) = store.raw(&Key::Run(String::new()));
         let entries = artifacts.flat_map(|artifact| {
             let id = &artifact.manifest.id;
@@ -43,27 +66,73 @@ impl Verified {
                 .iter()
                 .map(|entry| (store.raw(&entry.key(id)).1, (id.clone(), entry.clone())))
         });
-        Self { store: store.clone(), inner, entries: entries.collect(), kept: Mutex::default() }
+        Self {
+            store: store.clone(),
+            inner,
+            check,
+            entries: entries.collect(),
+            whole: Mutex::default(),
+            tails: Mutex::default(),
+        }
     }
 
+    /// An object, read once however many ask for it.
     async fn whole(
         &self,
         path: &Path,
         id: &ArtifactId,
         entry: &ObjectEntry,
     ) -> crate::Result<Bytes> {
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bytes)) = kept().iter().find(|(known, _)| known == path) {
-            return Ok(bytes.clone());
-        }
-        let bytes = self.store.read_entry(id, entry).await?;
-        let mut kept = kept();
-        kept.push_back((path.clone(), bytes.clone()));
-        while kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > KEPT {
-            kept.pop_front();
-        }
-        Ok(bytes)
+        let cell = {
+            let mut kept = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = kept.iter().find(|(known, ..)| known == path).map(|(.., cell)| cell);
+            known.cloned().unwrap_or_else(|| {
+                let cell = Arc::default();
+                kept.push_back((path.clone(), entry.size, Arc::clone(&cell)));
+                while kept.iter().map(|(_, size, _)| size).sum::<u64>() > KEPT {
+                    kept.pop_front();
+                }
+                cell
+            })
+        };
+        cell.get_or_try_init(|| self.store.read_entry(id, entry)).await.cloned()
     }
+
+    /// Ranges of an object that is not read whole.
+    async fn parts(
+        &self,
+        path: &Path,
+        id: &ArtifactId,
+        entry: &ObjectEntry,
+        ranges: &[Range<u64>],
+    ) -> crate::Result<Vec<Bytes>> {
+        let tails = || self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((start, bytes)) = tails().get(path)
+            && ranges.iter().all(|range| range.start >= *start)
+        {
+            let cut = |range: &Range<u64>| {
+                bytes.slice((range.start - start) as usize..(range.end - start) as usize)
+            };
+            return Ok(ranges.iter().map(cut).collect());
+        }
+        let gap = if self.store.is_remote() { GAP } else { 0 };
+        let fetch = |range| self.store.read_range(id, entry, range);
+        let found = coalesce_ranges(ranges, fetch, gap).await?;
+        if let ([range], [bytes]) = (ranges, found.as_slice())
+            && range.end == entry.size
+        {
+            let mut tails = tails();
+            if tails.len() == TAILS {
+                tails.clear();
+            }
+            tails.insert(path.clone(), (range.start, bytes.clone()));
+        }
+        Ok(found)
+    }
+}
+
+fn failed(error: crate::Error) -> Cause {
+    Cause::Generic { store: "triad", source: Box::new(error) }
 }
 
 impl Debug for Verified {
@@ -81,14 +150,10 @@ impl Display for Verified {
 #[async_trait]
 impl ObjectStore for Verified {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult, Cause> {
-        let known = self.entries.get(path).filter(|(_, entry)| entry.size <= WHOLE);
-        let Some((id, entry)) = known.filter(|_| !options.head) else {
+        let known = self.entries.get(path).filter(|_| !options.head);
+        let Some((_, entry)) = known else {
             return self.inner.get_opts(path, options).await;
         };
-        let bytes = self
-            .whole(path, id, entry)
-            .await
-            .map_err(|e| Cause::Generic { store: "triad", source: Box::new(e) })?;
         let size = entry.size;
         let range = match options.range {
             None => 0..size,
@@ -96,7 +161,7 @@ impl ObjectStore for Verified {
             Some(GetRange::Offset(from)) => from.min(size)..size,
             Some(GetRange::Suffix(length)) => size.saturating_sub(length)..size,
         };
-        let part = bytes.slice(range.start as usize..range.end.max(range.start) as usize);
+        let parts = self.get_ranges(path, std::slice::from_ref(&range)).await?;
         let meta = ObjectMeta {
             location: path.clone(),
             last_modified: Default::default(),
@@ -104,8 +169,26 @@ impl ObjectStore for Verified {
             e_tag: None,
             version: None,
         };
-        let payload = GetResultPayload::Stream(stream::iter([Ok(part)]).boxed());
+        let payload = GetResultPayload::Stream(stream::iter(parts).map(Ok).boxed());
         Ok(GetResult { payload, meta, range, attributes: Default::default() })
+    }
+
+    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Cause> {
+        let Some((id, entry)) = self.entries.get(path) else {
+            return self.inner.get_ranges(path, ranges).await;
+        };
+        let size = entry.size;
+        let fits = |range: &Range<u64>| range.start <= range.end && range.end <= size;
+        if let Some(range) = ranges.iter().find(|range| !fits(range)) {
+            let said = format!("{path}: its footer names bytes {range:?} of {size}");
+            return Err(failed(crate::Error::data(said)));
+        }
+        let asked: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        if size > WHOLE || (self.check == Check::Most && asked < size.div_ceil(2)) {
+            return self.parts(path, id, entry, ranges).await.map_err(failed);
+        }
+        let bytes = self.whole(path, id, entry).await.map_err(failed)?;
+        Ok(ranges.iter().map(|r| bytes.slice(r.start as usize..r.end as usize)).collect())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta, Cause>> {

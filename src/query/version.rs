@@ -14,7 +14,7 @@ use datafusion::prelude::{ident, lit};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::catalog::{main_dataset, tables_of};
+use super::catalog::{main_table, tables_of};
 use crate::Error;
 use crate::nearest::hint;
 use crate::store::{Artifact, Manifest, Store};
@@ -54,7 +54,7 @@ impl Versions {
     ) -> crate::Result<[(&'static str, Arc<dyn TableFunctionImpl>); 2]> {
         let (mut whole, mut parted) = (BTreeMap::new(), BTreeMap::new());
         for (name, artifact) in &self.artifacts {
-            let main = main_dataset(&artifact.manifest).map(String::from);
+            let main = main_table(&artifact.manifest).map(String::from);
             let tables = tables_of(artifact).await?;
             whole.insert(name.clone(), Version { main: main.clone(), tables });
             if self.parted.contains(name) {

@@ -2,11 +2,13 @@
 //! `dataset`.
 
 use arrow_flight::error::FlightError;
-use arrow_flight::sql::metadata::{GetTableTypesBuilder, SqlInfoDataBuilder};
+use std::sync::Arc;
+
+use arrow_flight::sql::metadata::SqlInfoDataBuilder;
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTables, SqlInfo,
 };
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 
 use crate::query::Catalog;
 use crate::{Error, Result};
@@ -38,16 +40,15 @@ pub fn schemas(catalog: &Catalog, asked: CommandGetDbSchemas) -> Result<RecordBa
 
 pub async fn tables(catalog: &Catalog, asked: CommandGetTables) -> Result<RecordBatch> {
     let mut builder = asked.into_builder();
-    for ([pipeline, stage, dataset], schema) in catalog.datasets().zip(catalog.schemas().await?) {
+    for ([pipeline, stage, dataset], schema) in catalog.columns().await? {
         builder.append(pipeline, stage, dataset, TABLE, &schema).map_err(Error::defect)?;
     }
     built(builder.build())
 }
 
 pub fn table_types() -> Result<RecordBatch> {
-    let mut builder = GetTableTypesBuilder::new();
-    builder.append(TABLE);
-    built(builder.build())
+    let types: ArrayRef = Arc::new(StringArray::from(vec![TABLE]));
+    RecordBatch::try_from_iter([("table_type", types)]).map_err(Error::defect)
 }
 
 /// Who serves, and what it lets clients do.

@@ -33,12 +33,21 @@ impl Artifact {
 
     /// Reads a range of one object and checks the object's size, not its digest.
     pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
-        let entry = self.manifest.object(path)?;
-        self.store.range(&entry.key(&self.manifest.id), entry.size, range).await
+        self.store.read_range(&self.manifest.id, self.manifest.object(path)?, range).await
     }
 }
 
 impl Store {
+    /// Reads a range of `entry` of artifact `id` and checks the object's size, not its digest.
+    pub async fn read_range(
+        &self,
+        id: &ArtifactId,
+        entry: &ObjectEntry,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
+        self.range(&entry.key(id), entry.size, range).await
+    }
+
     /// Checks that `entries` of artifact `id` are there in their full size, without reading them.
     pub(super) async fn check_entries(
         &self,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{parse, seal};
-use super::{Artifact, Key, Manifest, ObjectEntry, SchemaRef, Source, Store};
+use super::{Artifact, Key, Manifest, ObjectEntry, Part, SchemaRef, Source, Store};
 use crate::id::ArtifactId;
 use crate::{Error, Result, entropy};
 
@@ -108,13 +108,12 @@ impl Attempt {
         Self { broken, ..Self::new(store, id) }
     }
 
-    async fn upload(&self, path: &str, source: Source, rows: Option<u64>) -> Result<ObjectEntry> {
+    async fn upload(&self, path: &str, source: Source) -> Result<ObjectEntry> {
         let mut entry = ObjectEntry {
             path: path.into(),
             attempt: self.name.clone(),
             size: source.size(),
-            digest: String::new(),
-            rows,
+            ..Default::default()
         };
         entry.digest = self.store.upload(&entry.key(&self.id), &source).await?;
         Ok(entry)
@@ -127,10 +126,22 @@ impl Attempt {
         source: impl Into<Source>,
         rows: Option<u64>,
     ) -> Result<()> {
-        let entry = self.upload(path, source.into(), rows).await?;
-        self.objects.retain(|object| object.path != path);
-        self.objects.push(entry);
+        let entry = ObjectEntry { rows, ..self.upload(path, source.into()).await? };
+        self.add(entry);
         Ok(())
+    }
+
+    /// Writes one part of a dataset.
+    pub async fn write_part(&mut self, path: &str, part: Part) -> Result<()> {
+        let Part { bytes, rows, columns } = part;
+        let entry = self.upload(path, bytes.into()).await?;
+        self.add(ObjectEntry { rows: Some(rows), columns, ..entry });
+        Ok(())
+    }
+
+    fn add(&mut self, entry: ObjectEntry) {
+        self.objects.retain(|object| object.path != entry.path);
+        self.objects.push(entry);
     }
 
     /// Whether the artifact has object `path` by now, of this attempt or one that it continues.
@@ -168,8 +179,7 @@ impl Attempt {
     ) -> Result<()> {
         let mut entries = Vec::with_capacity(state.len());
         for (path, bytes) in state {
-            entries
-                .push(self.upload(&format!("steps/{step:08}/{path}"), bytes.into(), None).await?);
+            entries.push(self.upload(&format!("steps/{step:08}/{path}"), bytes.into()).await?);
         }
         let portion = Portion {
             objects: self.objects.clone(),

@@ -270,7 +270,7 @@ impl Store {
             attempt: attempt.into(),
             size: bytes.len() as u64,
             digest: digest(&bytes),
-            rows: None,
+            ..Default::default()
         };
         let moved = async {
             self.put(&entry.key(id), bytes.clone()).await?;

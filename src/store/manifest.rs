@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -103,7 +104,7 @@ pub struct SchemaRef {
 }
 
 /// One data object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectEntry {
     /// Path within the artifact, the same for every attempt.
@@ -117,6 +118,33 @@ pub struct ObjectEntry {
     /// Rows, for a dataset's part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// What lies in columns of a dataset's part, as far as it is known: readers skip parts by it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, Bounds>,
+}
+
+/// What the values of a column lie between. The bounds are values of the column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bounds {
+    pub min: Value,
+    pub max: Value,
+    /// How many are null.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nulls: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// One part of a dataset, to be written.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Parquet.
+    pub bytes: Bytes,
+    pub rows: u64,
+    pub columns: BTreeMap<String, Bounds>,
 }
 
 impl ObjectEntry {
@@ -166,6 +194,9 @@ pub struct Producer {
     /// Measured rates and durations by name (`sample_tokens_per_second`, …).
     #[serde(default)]
     pub timings: BTreeMap<String, f64>,
+    /// The logical plan of a `filter`'s query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// What the committing process asked of the store before the commit.
     #[serde(default)]
     pub storage: Traffic,

@@ -30,7 +30,7 @@ pub use collect::{Collected, Garbage, Reason, collect};
 pub use files::Files;
 pub use hold::Hold;
 pub use key::Key;
-pub use manifest::{Manifest, ObjectEntry, Producer, SchemaRef, Traffic};
+pub use manifest::{Bounds, Manifest, ObjectEntry, Part, Producer, SchemaRef, Traffic};
 pub use object::{Listed, Store};
 pub use refs::Ref;
 pub use transfer::{PIECE, Source};
