@@ -1,6 +1,5 @@
 //! SQL over committed artifacts, on every kind of store.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use triad::job::Outcome;
@@ -61,7 +60,10 @@ async fn on_s3_names_are_listed_and_no_object_is_looked_at_before_it_is_read() {
     ] {
         server.requests();
         assert_eq!(csv(&store, sql).await.lines().nth(1), Some(found), "{sql}");
-        let requests = BTreeMap::from([("list", 1), ("get", 2 + parts)]);
-        assert_eq!(server.requests(), requests, "{sql}");
+        // Of a part nothing, or at most its end, the page index and the columns.
+        let requests = server.requests();
+        assert_eq!(requests.keys().copied().collect::<Vec<_>>(), ["get", "list"], "{sql}");
+        assert_eq!(requests["list"], 1, "{sql}");
+        assert!((2..=2 + 3 * parts).contains(&requests["get"]), "{sql}: {requests:?}");
     }
 }

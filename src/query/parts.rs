@@ -70,20 +70,22 @@ fn sizes(rows: &RecordBatch) -> Vec<u64> {
 }
 
 fn add_sizes(array: &dyn Array, sizes: &mut [u64]) {
-    let each = sizes.iter_mut().enumerate();
+    let each = sizes.iter_mut();
     match array.data_type() {
         DataType::Utf8 => {
             let texts = array.as_string::<i32>();
-            each.for_each(|(row, size)| *size += texts.value_length(row) as u64);
+            let sized = each.enumerate();
+            sized.for_each(|(row, size)| *size += texts.value_length(row) as u64);
         }
         DataType::Utf8View => {
             let texts = array.as_string_view();
-            each.zip(texts.lengths()).for_each(|((_, size), more)| *size += u64::from(more));
+            each.zip(texts.lengths()).for_each(|(size, more)| *size += u64::from(more));
         }
         DataType::List(item) => {
             let lists = array.as_list::<i32>();
             let width = item.data_type().primitive_width().unwrap_or(1) as u64;
-            each.for_each(|(row, size)| *size += lists.value_length(row) as u64 * width);
+            let sized = each.enumerate();
+            sized.for_each(|(row, size)| *size += lists.value_length(row) as u64 * width);
             if item.data_type().primitive_width().is_none() {
                 for (row, size) in sizes.iter_mut().enumerate() {
                     let items = lists.value(row);
@@ -95,7 +97,7 @@ fn add_sizes(array: &dyn Array, sizes: &mut [u64]) {
         }
         other => {
             let width = other.primitive_width().unwrap_or(1) as u64;
-            each.for_each(|(_, size)| *size += width);
+            each.for_each(|size| *size += width);
         }
     }
 }

@@ -103,12 +103,13 @@ impl<'a> Steady<'a> {
         &self.plan
     }
 
-    /// What a row of the widest input takes in memory, by a guess from what it takes compressed.
+    /// What a row of the widest input takes in memory at most, by a guess from what it takes
+    /// compressed.
     fn row_bytes(&self) -> usize {
         let width = |(_, artifact): &(String, &Artifact)| {
             let manifest = &artifact.manifest;
             let rows = main_dataset(manifest).map_or(0, |name| manifest.rows(name));
-            4 * manifest.bytes() / rows.max(1)
+            16 * manifest.bytes() / rows.max(1)
         };
         self.inputs.iter().map(width).max().unwrap_or_default().max(1) as usize
     }
@@ -119,7 +120,10 @@ impl<'a> Steady<'a> {
         let mut config = tuned(SessionConfig::new()).with_repartition_file_scans(false);
         config = match self.settled {
             true => config
-                .with_target_partitions(cores.min(memory / PARTITION).max(1))
+                // One partition is never given merge joins.
+                .with_target_partitions(
+                    cores.min(memory / PARTITION).max(2 - usize::from(hash_joins)),
+                )
                 .with_batch_size((memory / BATCHES / self.row_bytes()).clamp(16, 8192)),
             false => config.with_target_partitions(1),
         };
@@ -144,9 +148,10 @@ impl<'a> Steady<'a> {
         Session::new(config, runtime, tables)
     }
 
-    /// Runs it: what `make` makes of each `size` rows, or fewer where they are long, goes to `take`, in order, with their number
-    /// from 0. When joins need more memory than there is, the query begins again with joins that
-    /// spill, and `take` gets the same parts once more from 0. Returns how many parts there were.
+    /// Runs it: what `make` makes of each `size` rows, or fewer where they are long, goes to `take`,
+    /// in order, with their number from 0. When joins need more memory than there is, the query
+    /// begins again with joins that spill, and `take` gets the same parts once more from 0. Returns
+    /// how many parts there were.
     ///
     /// # Errors
     /// `Data` and `TryAgain` as reading fails, `Usage` where the query fails, the errors of `make`

@@ -119,7 +119,7 @@ async fn mistakes_point_at_their_place() {
         ),
         (
             "SELECT 1,\n avg(family) FROM other.tasks",
-            "2:2: no function avg(Utf8); there are avg(Decimal) avg(Duration) avg(Float64)",
+            "2:2: no function avg(Utf8View); there are avg(Decimal) avg(Duration) avg(Float64)",
         ),
         ("SELECT abss(1)", "1:8: no function `abss`; did you mean `abs`?"),
         ("SELECT pas_at_k(1, 2, 1)", "1:8: no function `pas_at_k`; did you mean `pass_at_k`?"),
