@@ -1,7 +1,5 @@
 //! `filter`: the rows that an SQL query over the inputs gives, as a dataset.
 
-use std::num::NonZeroUsize;
-
 use datafusion::arrow::array::{Array, RecordBatch, new_null_array};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -70,19 +68,8 @@ impl Job for Filter {
         Ok(params)
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        run_within(context, Limits { memory: memory() / 2, cores })
+        run_within(context, Limits::of_this_process())
     }
-}
-
-/// Bytes of memory that this process may have: the machine's, or its control group's.
-fn memory() -> usize {
-    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let group = text("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX);
-    let info = text("/proc/meminfo");
-    let total = info.strip_prefix("MemTotal:").and_then(|rest| rest.split_whitespace().next());
-    let total = total.and_then(|kb| kb.parse::<usize>().ok()).map_or(4 << 30, |kb| kb << 10);
-    total.min(group)
 }
 
 fn run_within(context: &mut Context, limits: Limits) -> Result<()> {

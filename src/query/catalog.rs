@@ -13,7 +13,7 @@ use datafusion::datasource::file_format::parquet::transform_schema_to_view;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 
-use super::session::{Outcome, Session};
+use super::session::Session;
 use super::table::DatasetTable;
 use super::verified::{Check, Verified};
 use super::version::Versions;
@@ -121,14 +121,11 @@ impl Catalog {
     }
 
     /// The same with their columns.
-    pub async fn columns(&self) -> Result<Vec<([&str; 3], SchemaRef)>> {
+    pub async fn columns(&self) -> Result<Vec<(&str, &str, String, SchemaRef)>> {
         let mut columns = Vec::new();
-        for named in &self.named {
-            for (dataset, table) in tables_of(&named.artifact).await? {
-                let known = self.datasets().find(|[pipeline, stage, name]| {
-                    (*pipeline, *stage, *name) == (&named.pipeline, &named.stage, &dataset)
-                });
-                columns.extend(known.map(|name| (name, table.schema())));
+        for Named { pipeline, stage, artifact } in &self.named {
+            for (dataset, table) in tables_of(artifact).await? {
+                columns.push((&**pipeline, &**stage, dataset, table.schema()));
             }
         }
         Ok(columns)
@@ -177,30 +174,19 @@ impl Catalog {
         let named = self.named.iter().map(|named| &named.artifact);
         Verified::new(&self.store, Check::Most, named.chain(versions.artifacts()))
     }
-
-    /// Runs one SQL statement and collects its rows.
-    ///
-    /// # Errors
-    /// As [`Session::run`].
-    pub async fn query(self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let session = Session::over(self.store.clone(), self).await?;
-        let Outcome::Rows(mut rows) = session.run(sql).await? else {
-            return Ok((Arc::new(Schema::empty()), Vec::new()));
-        };
-        let mut batches = Vec::new();
-        while let Some(batch) = rows.next().await? {
-            batches.push(batch);
-        }
-        Ok((rows.schema(), batches))
-    }
 }
 
 /// Runs one SQL statement over the named artifacts of `store`.
 ///
 /// # Errors
-/// As [`Catalog::query`].
+/// As [`Session::read`].
 pub async fn query(store: &Store, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    Catalog::open(store).await?.query(sql).await
+    let mut rows = Session::open(store).await?.read(sql).await?;
+    let mut batches = Vec::new();
+    while let Some(batch) = rows.next().await? {
+        batches.push(batch);
+    }
+    Ok((rows.schema(), batches))
 }
 
 /// `name` as SQL reads it back: quoted unless it is a lower-case word.

@@ -4,7 +4,6 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::{MemTable, MemorySchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use super::catalog::{BARE, HOME, quoted};
 use super::failure::explain;
 use super::functions;
+use super::session::reading;
 use crate::{Error, Result};
 
 /// Runs `sql` over `tables` (name, batches) on one partition and returns the rows in the query's
@@ -103,11 +103,7 @@ impl Session {
     }
 
     pub async fn plan(&self, sql: &str) -> Result<DataFrame> {
-        let options = SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false);
-        self.context.sql_with_options(sql, options).await.map_err(|e| self.explain(&e, sql))
+        self.context.sql_with_options(sql, reading()).await.map_err(|e| self.explain(&e, sql))
     }
 
     pub fn explain(&self, error: &DataFusionError, sql: &str) -> Error {

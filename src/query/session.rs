@@ -25,6 +25,7 @@ use url::Url;
 use super::catalog::{BARE, Catalog, HOME, quoted, tuned};
 use super::failure::explain;
 use super::files::{Buckets, FileTables, inside};
+use super::steady::Limits;
 use super::table::STORE_URL;
 use super::version::Versions;
 use super::{functions, system};
@@ -86,25 +87,14 @@ struct Planned<'a> {
 }
 
 /// What neither changes a table nor the session.
-fn reading() -> SQLOptions {
+pub(super) fn reading() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
-}
-
-/// Bytes that a query may hold before it spills to disk: half of the machine's, where it says.
-fn memory() -> usize {
-    let said = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = said.strip_prefix("MemTotal:").and_then(|rest| rest.split_whitespace().next());
-    total.and_then(|kilobytes| kilobytes.parse::<usize>().ok()).map_or(4 << 30, |k| k * 512)
 }
 
 impl Session {
     /// Reads the names and their manifests.
     pub async fn open(store: &Store) -> Result<Self> {
-        Self::over(store.clone(), Catalog::open(store).await?).await
-    }
-
-    pub(super) async fn over(store: Store, catalog: Catalog) -> Result<Self> {
-        Self::new(store, Arc::new(catalog), true).await
+        Self::new(store.clone(), Arc::new(Catalog::open(store).await?), true).await
     }
 
     /// One that knows no files: for who asks from another machine.
@@ -119,7 +109,7 @@ impl Session {
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(buckets.clone())
             .with_cache_manager(caches)
-            .with_memory_pool(Arc::new(FairSpillPool::new(memory())))
+            .with_memory_pool(Arc::new(FairSpillPool::new(Limits::of_this_process().memory)))
             .build_arc()
             .map_err(Error::defect)?;
         let mut config = tuned(SessionConfig::new()).with_default_catalog_and_schema(HOME, BARE);
@@ -260,14 +250,35 @@ impl Session {
         Ok(Planned { plan: plan.map_err(|e| explain(&e, sql, &names))?, sql, names })
     }
 
+    async fn plan_query<'a>(&self, sql: &'a str) -> Result<Planned<'a>> {
+        let planned = self.plan(sql).await?;
+        let verified = reading().verify_plan(&planned.plan);
+        verified.map_err(|e| explain(&e, planned.sql, &planned.names))?;
+        Ok(planned)
+    }
+
     /// What a query gives, without running it.
     ///
     /// # Errors
     /// As [`Session::run`], and `Usage` for all that is no query.
     pub async fn describe(&self, sql: &str) -> Result<SchemaRef> {
-        let Planned { plan, sql, names } = self.plan(sql).await?;
-        reading().verify_plan(&plan).map_err(|e| explain(&e, sql, &names))?;
-        Ok(plan.schema().inner().clone())
+        Ok(self.plan_query(sql).await?.plan.schema().inner().clone())
+    }
+
+    /// Begins a query.
+    ///
+    /// # Errors
+    /// As [`Session::describe`].
+    pub async fn read(&self, sql: &str) -> Result<Rows> {
+        let planned = self.plan_query(sql).await?;
+        self.begin(planned).await
+    }
+
+    /// Begins what is planned: all but what changes the session.
+    async fn begin(&self, Planned { plan, sql, names }: Planned<'_>) -> Result<Rows> {
+        let begun = async { self.context.execute_logical_plan(plan).await?.execute_stream().await };
+        let stream = begun.await.map_err(|e| explain(&e, sql, &names))?;
+        Ok(Rows { stream, sql: sql.into(), names })
     }
 
     /// Begins one SQL statement that reads, writes by COPY, or names a table for this session.
@@ -276,21 +287,16 @@ impl Session {
     /// `Usage` for SQL that does not parse or plan, with its place and the nearest name, and for
     /// what is refused; `Data` and `TryAgain` as reading fails.
     pub async fn run(&self, sql: &str) -> Result<Outcome> {
-        let Planned { plan, sql, names } = self.plan(sql).await?;
-        let fail = |e| explain(&e, sql, &names);
-        self.check(&plan, sql, &names)?;
-        let change = match &plan {
-            LogicalPlan::Ddl(ddl) => Some(ddl.clone()),
-            _ => None,
-        };
-        let copies = matches!(plan, LogicalPlan::Copy(_));
-        let frame = self.context.execute_logical_plan(plan).await.map_err(fail)?;
-        if let Some(change) = change {
-            self.note(&change);
+        let planned = self.plan(sql).await?;
+        self.check(&planned)?;
+        if let LogicalPlan::Ddl(change) = &planned.plan {
+            let done = self.context.execute_logical_plan(planned.plan.clone()).await;
+            done.map_err(|e| explain(&e, planned.sql, &planned.names))?;
+            self.note(change);
             return Ok(Outcome::Done);
         }
-        let stream = frame.execute_stream().await.map_err(fail)?;
-        let mut rows = Rows { stream, sql: sql.into(), names: names.clone() };
+        let copies = matches!(planned.plan, LogicalPlan::Copy(_));
+        let mut rows = self.begin(planned).await?;
         if !copies {
             return Ok(Outcome::Rows(rows));
         }
@@ -303,7 +309,7 @@ impl Session {
     }
 
     /// Refuses what changes more than this session, or the store.
-    fn check(&self, plan: &LogicalPlan, sql: &str, names: &[String]) -> Result<()> {
+    fn check(&self, Planned { plan, sql, names }: &Planned<'_>) -> Result<()> {
         use DdlStatement::{CreateExternalTable, CreateView, DropTable, DropView};
         let inner = match plan {
             LogicalPlan::Copy(copy) => {

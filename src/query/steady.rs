@@ -44,6 +44,19 @@ pub struct Limits {
     pub cores: usize,
 }
 
+impl Limits {
+    /// Half of the memory of the machine, or of the process's control group, and all cores.
+    pub fn of_this_process() -> Self {
+        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let group = text("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX);
+        let info = text("/proc/meminfo");
+        let total = info.strip_prefix("MemTotal:").and_then(|rest| rest.split_whitespace().next());
+        let total = total.and_then(|kb| kb.parse::<usize>().ok()).map_or(4 << 30, |kb| kb << 10);
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { memory: total.min(group) / 2, cores }
+    }
+}
+
 /// A query that is planned, and has read nothing yet.
 pub struct Steady<'a> {
     sql: &'a str,

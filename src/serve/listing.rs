@@ -40,7 +40,7 @@ pub fn schemas(catalog: &Catalog, asked: CommandGetDbSchemas) -> Result<RecordBa
 
 pub async fn tables(catalog: &Catalog, asked: CommandGetTables) -> Result<RecordBatch> {
     let mut builder = asked.into_builder();
-    for ([pipeline, stage, dataset], schema) in catalog.columns().await? {
+    for (pipeline, stage, dataset, schema) in catalog.columns().await? {
         builder.append(pipeline, stage, dataset, TABLE, &schema).map_err(Error::defect)?;
     }
     built(builder.build())

@@ -28,7 +28,7 @@ use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
 use super::listing;
-use crate::query::{Catalog, Outcome, Rows, Session};
+use crate::query::{Catalog, Rows, Session};
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -66,12 +66,7 @@ impl Tables {
     }
 
     async fn rows(&self, sql: &str) -> Result<Rows> {
-        let session = self.session().await?;
-        session.describe(sql).await?; // refuses what is no query
-        match session.run(sql).await? {
-            Outcome::Rows(rows) => Ok(rows),
-            Outcome::Written(_) | Outcome::Done => Err(Error::defect("a query without rows")),
-        }
+        self.session().await?.read(sql).await
     }
 
     async fn schema(&self, sql: &str) -> Result<SchemaRef> {
