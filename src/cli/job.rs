@@ -8,7 +8,7 @@ use super::logging::Terminal;
 use super::run::{self, Source};
 use super::{Globals, output};
 use crate::dataset::{Rejected, Row};
-use crate::job::{self, Shard};
+use crate::job::{self, Shard, engine};
 use crate::pipeline::{self, Ending};
 use crate::{Error, Result};
 
@@ -66,6 +66,7 @@ impl Job {
 }
 
 async fn replay(globals: &Globals, artifact: &str) -> Result<()> {
+    engine::engine()?;
     let artifact = globals.open_store()?.find(artifact).await?;
     run::set_threads(globals);
     let rows = artifact.manifest.rows(Rejected::NAME);
