@@ -147,7 +147,7 @@ dataset! {
 
 dataset! {
     /// One model's result on one task under one sampling mode.
-    "scores" v 1 struct Score {
+    "scores" v 2 struct Score {
         /// Name of the task set in the pipeline.
         set: String,
         task_id: String,
@@ -164,6 +164,19 @@ dataset! {
         format_ok: u32,
         /// Mean response length in tokens.
         length: f32,
+        /// Score of a majority vote among the samples' answers: 0, 1, or a share of equally frequent
+        /// ones. This and what follows is null in version 1.
+        majority: Option<f64>,
+        /// How many of the samples reached the limit of new tokens.
+        cut_off: Option<u32>,
+        /// The sampler's other settings.
+        top_k: Option<u64>,
+        top_p: Option<f64>,
+        min_p: Option<f64>,
+        max_new_tokens: Option<u64>,
+        seed: Option<u64>,
+        /// The model's name on the server that sampled; null where none did.
+        server: Option<String>,
     }
 }
 
