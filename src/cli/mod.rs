@@ -27,6 +27,7 @@ mod show;
 mod signals;
 mod status;
 mod tensorboard;
+mod watch;
 
 use std::io::Write;
 
