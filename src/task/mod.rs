@@ -19,6 +19,7 @@ mod audit;
 mod deduction;
 mod generate;
 mod induction;
+pub mod math;
 mod panel;
 mod puzzle;
 mod record;
