@@ -200,7 +200,7 @@ impl Job for Evaluate {
         context.declare::<Score>();
         match context.spec::<Spec>()?.server {
             Some(_) => served::evaluate::run(context)?,
-            None => super::engine::engine()?.evaluate(context)?,
+            None => super::engine::ENGINE.get()?.evaluate(context)?,
         }
         if context.shard == Shard::WHOLE {
             averages(context);
