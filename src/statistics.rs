@@ -3,12 +3,17 @@
 //! The problem is the unit: samples of one problem are averaged first, and the bootstrap draws
 //! problems, never samples, since two samples of a problem are not independent.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::entropy::Stream;
 
 /// Bootstrap resamples.
 pub const RESAMPLES: usize = 2_000;
+
+/// Sign patterns of a randomization test: p-values go down to 0.0001.
+pub const FLIPS: usize = 9_999;
 
 /// A mean over problems with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -36,24 +41,54 @@ impl Estimate {
 /// with one stratum it is the plain mean. The draws are named by `name`, so the same data give
 /// the same interval. `None` when there is no stratum or an empty one.
 pub fn bootstrap_mean(strata: &[Vec<f64>], name: &str) -> Option<Estimate> {
+    Some(interval(stratified_mean(strata)?, resampled(strata, name), problems(strata)))
+}
+
+fn problems(strata: &[Vec<f64>]) -> usize {
+    strata.iter().map(Vec::len).sum()
+}
+
+fn stratified_mean(strata: &[Vec<f64>]) -> Option<f64> {
     if strata.is_empty() || strata.iter().any(Vec::is_empty) {
         return None;
     }
-    let sets = strata.len() as f64;
-    let mean = strata.iter().map(|values| mean(values)).sum::<f64>() / sets;
-    let mut draws: Vec<f64> = (0..RESAMPLES)
-        .map(|index| {
-            let mut stream = Stream::new(0, name, index as u64);
-            let resample = |values: &Vec<f64>| {
-                let sum: f64 = (0..values.len()).map(|_| values[stream.below(values.len())]).sum();
-                sum / values.len() as f64
-            };
-            strata.iter().map(resample).sum::<f64>() / sets
-        })
-        .collect();
+    Some(strata.iter().map(|values| mean(values)).sum::<f64>() / strata.len() as f64)
+}
+
+/// The mean of each resample.
+fn resampled(strata: &[Vec<f64>], name: &str) -> Vec<f64> {
+    let one = |index: usize| {
+        let mut draws = Draws(Stream::new(0, name, index as u64).next_u64());
+        let mut resample = |values: &Vec<f64>| {
+            let sum: f64 = (0..values.len()).map(|_| values[draws.below(values.len())]).sum();
+            sum / values.len() as f64
+        };
+        strata.iter().map(&mut resample).sum::<f64>() / strata.len() as f64
+    };
+    (0..RESAMPLES).map(one).collect()
+}
+
+fn interval(mean: f64, mut draws: Vec<f64>, n: usize) -> Estimate {
     draws.sort_by(f64::total_cmp);
-    let n = strata.iter().map(Vec::len).sum();
-    Some(Estimate { mean, low: percentile(&draws, 0.025), high: percentile(&draws, 0.975), n })
+    Estimate { mean, low: percentile(&draws, 0.025), high: percentile(&draws, 0.975), n }
+}
+
+/// SplitMix64 (Steele et al. 2014), begun at a number that names the draw: a report draws hundreds of
+/// millions, which blake3 would take seconds for.
+struct Draws(u64);
+
+impl Draws {
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
+    }
 }
 
 /// The paired difference a - b over the same problems: the bootstrap of the problems' own
@@ -63,6 +98,75 @@ pub fn bootstrap_difference(strata: &[Vec<(f64, f64)>], name: &str) -> Option<Es
     let differences: Vec<Vec<f64>> =
         strata.iter().map(|pairs| pairs.iter().map(|(a, b)| a - b).collect()).collect();
     bootstrap_mean(&differences, name)
+}
+
+/// The difference a - b of models that were scored on different problems: both are resampled on
+/// their own. Strata as in [`bootstrap_mean`].
+pub fn bootstrap_unpaired(a: &[Vec<f64>], b: &[Vec<f64>], name: &str) -> Option<Estimate> {
+    let mean = stratified_mean(a)? - stratified_mean(b)?;
+    let of = |strata, side| resampled(strata, &format!("{name}/{side}"));
+    let draws = of(a, "a").into_iter().zip(of(b, "b")).map(|(a, b)| a - b).collect();
+    Some(interval(mean, draws, problems(a) + problems(b)))
+}
+
+/// Two-sided p-value of the paired randomization test (Fisher 1935): which of two equally good models
+/// gave which of a problem's two results is chance, so each problem's difference may as well have the
+/// other sign. The share of [`FLIPS`] random sign patterns, and of the one observed, whose mean is at
+/// least as far from 0. Strata and `None` as in [`bootstrap_mean`]; each is a list of differences.
+pub fn sign_flip(strata: &[Vec<f64>], name: &str) -> Option<f64> {
+    let observed = stratified_mean(strata)?.abs();
+    // A difference of 0 is 0 whatever its sign.
+    let parts: Vec<f64> = strata
+        .iter()
+        .flat_map(|values| values.iter().map(|value| value / (values.len() * strata.len()) as f64))
+        .filter(|part| *part != 0.0)
+        .collect();
+    let as_far = |index: &usize| {
+        let mut draws = Draws(Stream::new(0, name, *index as u64).next_u64());
+        let mut sum = 0.0;
+        for parts in parts.chunks(64) {
+            let signs = draws.next_u64();
+            // The sign bit, without a branch that would be guessed wrong half of the time.
+            let flipped =
+                |(i, part): (usize, &f64)| f64::from_bits(part.to_bits() ^ (signs >> i << 63));
+            sum += parts.iter().enumerate().map(flipped).sum::<f64>();
+        }
+        // Sums in another order differ by rounding.
+        sum.abs() >= observed - 1e-12
+    };
+    let count = (0..FLIPS).filter(as_far).count();
+    Some((count + 1) as f64 / (FLIPS + 1) as f64)
+}
+
+/// Holm's step-down correction (1979): each p-value as it counts among all of `values`, so that the
+/// chance of even one wrong claim stays below the level at which they are read.
+pub fn holm(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let (mut adjusted, mut before) = (vec![1.0; values.len()], 0.0);
+    for (rank, &at) in order.iter().enumerate() {
+        before = (values[at] * (values.len() - rank) as f64).min(1.0).max(before);
+        adjusted[at] = before;
+    }
+    adjusted
+}
+
+/// The score of a majority vote (maj@k; self-consistency, arXiv 2203.11171) among the answers that
+/// one problem got, each with whether it is right. Answers are the same when their words are; empty
+/// ones have no vote. Of equally frequent answers chance picks one: the expected score.
+pub fn majority<'a>(answers: impl Iterator<Item = (&'a str, bool)>) -> f64 {
+    let mut votes: BTreeMap<String, (u32, bool)> = BTreeMap::new();
+    for (answer, right) in answers {
+        let words = answer.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !words.is_empty() {
+            let (count, any_right) = votes.entry(words).or_default();
+            *count += 1;
+            *any_right |= right;
+        }
+    }
+    let most = votes.values().map(|(count, _)| *count).max();
+    let first = votes.values().filter(|(count, _)| Some(*count) == most);
+    mean(&first.map(|(_, right)| f64::from(*right)).collect::<Vec<_>>())
 }
 
 /// Probability that at least one of `k` samples, drawn without replacement from `n` of which
@@ -88,7 +192,7 @@ pub fn oracle(shares: &[f64]) -> f64 {
 }
 
 /// Arithmetic mean; 0 for none.
-pub(crate) fn mean(values: &[f64]) -> f64 {
+pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
@@ -154,6 +258,57 @@ mod tests {
             .enumerate()
             .map(|(i, (a, b))| if i % 2 == 0 { (*a, *b) } else { (*b, *a) });
         assert_eq!(bootstrap_difference(&[even.collect()], "pair").unwrap().sign(), None);
+    }
+
+    #[test]
+    fn unpaired_differences_are_wider_than_paired_ones() {
+        let a: Vec<f64> = (0..200).map(|i| f64::from(i % 10 < 6)).collect();
+        let b: Vec<f64> = (0..200).map(|i| f64::from(i % 10 < 5)).collect();
+        let both = [a.iter().copied().zip(b.iter().copied()).collect()];
+        let paired = bootstrap_difference(&both, "x").unwrap();
+        let apart = bootstrap_unpaired(&[a], &[b], "x").unwrap();
+        assert!((apart.mean - 0.1).abs() < 1e-12 && apart.n == 400);
+        // sqrt((0.24 + 0.25) / 200) = 0.0495.
+        assert!((apart.high - 0.1 - 1.96 * 0.0495).abs() < 0.012, "{apart:?}");
+        assert!(apart.high - apart.low > 2.0 * (paired.high - paired.low));
+    }
+
+    #[test]
+    fn p_values_are_those_of_the_sign_test_where_all_differences_are_alike() {
+        // 8 better, 2 worse: both tails of the binomial, 2 * (1 + 10 + 45) / 1024 = 0.109.
+        let values = [vec![1.0; 8], vec![-1.0; 2], vec![0.0; 30]].concat();
+        let p = sign_flip(&[values], "p").unwrap();
+        assert!((p - 0.109).abs() < 0.01, "{p}");
+        assert_eq!(sign_flip(&[vec![0.0; 5]], "p"), Some(1.0));
+        assert_eq!(sign_flip(&[vec![1.0; 100]], "p"), Some(1e-4));
+        assert_eq!(sign_flip(&[vec![]], "p"), None);
+    }
+
+    #[test]
+    fn p_values_of_nothing_are_uniform() {
+        let p = |run: u64| {
+            let mut stream = Stream::new(run, "null", 0);
+            sign_flip(&[(0..40).map(|_| stream.normal()).collect()], "uniform").unwrap()
+        };
+        let low = (0..200).filter(|run| p(*run) < 0.05).count();
+        assert!((3..=20).contains(&low), "{low} of 200 below 0.05");
+    }
+
+    #[test]
+    fn holm_multiplies_the_smallest_most() {
+        let adjusted = holm(&[0.01, 0.04, 0.03, 0.5]);
+        let expected = [0.04, 0.09, 0.09, 0.5];
+        assert!(adjusted.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{adjusted:?}");
+        assert_eq!(holm(&[0.6, 0.7]), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn the_majority_decides_and_ties_are_shared() {
+        let vote = |answers: &[(&str, bool)]| majority(answers.iter().copied());
+        assert_eq!(vote(&[("1  2", true), ("3", false), (" 1 2 ", true)]), 1.0);
+        assert_eq!(vote(&[("3", false), ("1", true)]), 0.5);
+        assert_eq!(vote(&[("", false), ("", false), ("1", true)]), 1.0);
+        assert_eq!(vote(&[("", false)]), 0.0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 static ALLOCATOR: hostile::Counting = hostile::Counting;
 
 mod audit;
+mod benchmarks;
 mod chaos;
 mod cli;
 mod completions;
@@ -15,12 +16,14 @@ mod program;
 mod prompt;
 mod published;
 mod readers;
+mod report;
 mod resume;
 mod rounds;
 mod query;
 mod rl;
 mod s3_faults;
 mod s3_server;
+mod scored;
 mod serve;
 mod server;
 mod store;

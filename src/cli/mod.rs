@@ -28,6 +28,7 @@ mod show;
 mod signals;
 mod status;
 mod tensorboard;
+mod watch;
 
 use std::io::Write;
 

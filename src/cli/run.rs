@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::logging::Terminal;
 use super::output::{self, Table};
-use super::{Globals, progress, server, signals};
+use super::{Globals, progress, report, server, signals};
 use crate::job::engine::ENGINE;
 use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
+use crate::report::Request;
 use crate::store::Store;
-use crate::{Error, Result, job, report};
+use crate::{Error, Result, job};
 
 #[derive(Args)]
 pub(super) struct Run {
@@ -123,20 +124,7 @@ async fn print_report(store: &Store, pipeline: &Pipeline, ends: &[StageEnd]) -> 
     if !manifests.any(|manifest| manifest.kind == "report") {
         return Ok(());
     }
-    let page = PathBuf::from("triad-report").join(format!("{}.html", pipeline.name));
-    let text = report_to(store, &pipeline.name, &page).await?;
-    output::line(format!("\n{text}\nReport: {}", page.display()))
-}
-
-/// Writes the page of `pipeline`'s report, with the folder it lies in, and gives the result table.
-pub(super) async fn report_to(
-    store: &Store,
-    pipeline: &str,
-    page: &std::path::Path,
-) -> Result<report::ReportText> {
-    if let Some(folder) = page.parent() {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| Error::try_again(format!("{}: {e}", folder.display())))?;
-    }
-    report::write(store, pipeline, page).await
+    output::line("")?;
+    let request = Request { run: pipeline.name.clone(), ..Request::default() };
+    report::write(store, request, Some(&report::page(&pipeline.name))).await
 }

@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::output::{self, Table};
+use super::watch::watch;
 use super::{Globals, name};
 use crate::pipeline::{self, Pipeline, State};
 use crate::store::{Artifact, Manifest, Store};
@@ -19,6 +20,9 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show how the run goes on until all is committed: shards, rates, time left, last rewards
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
 }
 
 const COLUMNS: &[&str] =
@@ -27,6 +31,14 @@ const COLUMNS: &[&str] =
 impl Status {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
         let store = globals.open_store()?;
+        if self.watch {
+            let file = self.pipeline.as_deref().and_then(name::file).ok_or_else(|| {
+                Error::usage(
+                    "--watch needs the pipeline's file: its name tells only what is committed",
+                )
+            })?;
+            return watch(&store, &Pipeline::load(file, &[], job::kinds())?).await;
+        }
         let table = match self.pipeline.as_deref().and_then(name::file) {
             Some(file) => of_file(&store, file).await?,
             None => of_names(&store, self.pipeline.as_deref()).await?,

@@ -12,7 +12,7 @@ use super::{Globals, name, output};
 use crate::dataset::{Metric, Row, decode_parquet};
 use crate::id::ArtifactId;
 use crate::pipeline::{self, Pipeline, State};
-use crate::report::{EventFile, rows};
+use crate::report::{EventFile, rows, stage_of};
 use crate::store::{Artifact, Store};
 use crate::{Error, Result, entropy, job};
 
@@ -120,7 +120,7 @@ impl Tensorboard {
 
 /// The training run that a stage belongs to: `specialist` for `specialist.3.update`.
 fn run_of(stage: &Stage) -> &str {
-    stage.0.split_once('.').map_or(&stage.0, |(run, _)| run)
+    stage_of(&stage.0)
 }
 
 /// A stage, its id, and its artifact once it is committed.

@@ -4,16 +4,17 @@
 use crate::dataset;
 
 dataset! {
-    /// One certified task.
+    /// One task: certified, or with a published answer.
     "tasks" v 2 struct Task {
         /// `<family>-<first 16 digits of canonical>`.
         task_id: String,
-        /// `deduction`, `induction`, `abduction`, `arithmetic`.
+        /// `deduction`, `induction`, `abduction`, `arithmetic`; `math`, `choice`.
         family: String,
         level: u32,
         /// `train`, `validation` or `heldout`: a function of `canonical`.
         split: String,
-        /// Which of the family's kinds: `unique`, `cycle`, `reachability`, …
+        /// Which of the family's kinds: `unique`, `cycle`, `reachability`, …; `reference` where the
+        /// answer is its publisher's.
         kind: String,
         /// How much there is to read: literals, visible terms, premises.
         size: u32,
@@ -23,7 +24,7 @@ dataset! {
         nodes: u64,
         /// `compact` or `paper`.
         style: String,
-        /// The text given to the model, the opening `<think>` included.
+        /// The text given to the model, the opening `<think>` of certified families included.
         prompt: String,
         /// The messages of a prompt in chat form, as JSON; else empty.
         messages: String,
@@ -92,11 +93,12 @@ dataset! {
         format: String,
         /// `correct`, `wrong`, `unparsed` or `missing`.
         verdict: String,
-        /// Where a wrong answer is wrong: `formula 3`, `goal C`; else empty.
+        /// Where a wrong answer is wrong: `formula 3`, `goal C`; why one cannot be compared; else
+        /// empty.
         place: String,
         correct: bool,
         reward: f32,
-        /// The text in the answer part, empty without one.
+        /// The text in the answer part, or the answer found in the response; empty without one.
         extracted: String,
     }
 }
@@ -147,7 +149,7 @@ dataset! {
 
 dataset! {
     /// One model's result on one task under one sampling mode.
-    "scores" v 1 struct Score {
+    "scores" v 2 struct Score {
         /// Name of the task set in the pipeline.
         set: String,
         task_id: String,
@@ -164,6 +166,19 @@ dataset! {
         format_ok: u32,
         /// Mean response length in tokens.
         length: f32,
+        /// Score of a majority vote among the samples' answers: 0, 1, or a share of equally frequent
+        /// ones. This and what follows is null in version 1.
+        majority: Option<f64>,
+        /// How many of the samples reached the limit of new tokens.
+        cut_off: Option<u32>,
+        /// The sampler's other settings.
+        top_k: Option<u64>,
+        top_p: Option<f64>,
+        min_p: Option<f64>,
+        max_new_tokens: Option<u64>,
+        seed: Option<u64>,
+        /// The model's name on the server that sampled; null where none did.
+        server: Option<String>,
     }
 }
 

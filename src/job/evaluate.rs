@@ -1,25 +1,29 @@
 //! `evaluate`: a checkpoint's accuracy on task sets, greedy and sampled.
 
-use std::mem::take;
+mod scores;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cuts::Cuts;
 use super::served::{self, ServerSpec};
-use super::verify::judge;
-use super::{Arity, Context, Job, Port, resolve_as};
-use crate::Result;
-use crate::dataset::{Rollout, Score, Task, Verdict};
-use crate::reward::Rule;
+use super::{Arity, Context, Job, Port, Shard, resolve_as};
+use crate::dataset::{Score, Task};
+use crate::{Error, Result};
+
+pub use scores::Scores;
+pub(super) use scores::{Sampler, averages, count, score};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     #[serde(default)]
     pub seed: u64,
-    /// Responses to each task at `temperature`, besides the greedy one.
-    pub samples: u32,
+    /// Responses to each task at `temperature`, besides the greedy one: a number, or numbers by task
+    /// set (none to sets that are not named).
+    pub samples: Samples,
     #[serde(default = "one")]
     pub temperature: f64,
     /// Draw from so many of the likeliest tokens; 0: from all.
@@ -35,12 +39,13 @@ pub struct Spec {
     #[serde(default)]
     pub stop: Vec<String>,
     pub max_new_tokens: usize,
-    /// Tasks sampled together in one batch.
+    /// Tasks sampled together in one batch, and written as one part: what a shard consists of.
     #[serde(default = "block")]
     pub block: usize,
-    /// Tasks of each set whose sampled responses are kept as datasets `rollouts` and `verdicts`.
-    #[serde(default = "keep")]
-    pub keep: usize,
+    /// Tasks of each set whose responses are kept as datasets `rollouts` and `verdicts`; all unless
+    /// given. `score` needs all.
+    #[serde(default)]
+    pub keep: Option<usize>,
     /// What the model computes in.
     #[serde(default)]
     pub precision: super::rl::Precision,
@@ -53,98 +58,99 @@ pub struct Spec {
     pub server: Option<ServerSpec>,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number, or a map from task sets to numbers")]
+pub enum Samples {
+    Each(u32),
+    Sets(BTreeMap<String, u32>),
+}
+
 /// How a task set is sampled.
+#[derive(Debug, Clone, Copy)]
 pub struct Mode {
     pub name: &'static str,
     pub cuts: Cuts,
     pub samples: u32,
+    /// The number of its first response to a task: the greedy one comes after those sampled, so that
+    /// (task, number) names a response.
+    pub first: u32,
+}
+
+impl Mode {
+    /// The mode of responses drawn at `temperature`.
+    pub fn name(temperature: f32) -> &'static str {
+        if temperature == 0.0 { "greedy" } else { "sampled" }
+    }
 }
 
 impl Spec {
-    /// The modes that draw anything.
-    pub fn modes(&self) -> Vec<Mode> {
+    fn modes(&self, set: &str) -> impl Iterator<Item = Mode> {
         let cuts = Cuts::new(self.temperature, self.top_k, self.top_p, self.min_p);
+        let samples = match &self.samples {
+            Samples::Each(samples) => *samples,
+            Samples::Sets(sets) => sets.get(set).copied().unwrap_or(0),
+        };
         let modes = [
-            Mode { name: "greedy", cuts: Cuts::GREEDY, samples: 1 },
-            Mode { name: "sampled", cuts, samples: self.samples },
+            Mode { name: "greedy", cuts: Cuts::GREEDY, samples: 1, first: samples },
+            Mode { name: "sampled", cuts, samples, first: 0 },
         ];
-        modes.into_iter().filter(|mode| mode.samples > 0).collect()
+        modes.into_iter().filter(|mode| mode.samples > 0)
     }
 }
 
-/// Responses as scores, block by block and set by set.
-pub struct Scores {
-    policy: String,
-    keep: usize,
-    tokens: usize,
-    kept: Vec<Rollout>,
-    verdicts: Vec<Verdict>,
-    /// Of the current set.
-    scores: Vec<Score>,
-    correct: u32,
-    drawn: u32,
+/// The task sets by name, in the order of the names.
+pub struct Sets(Vec<(String, Vec<Task>)>);
+
+/// Tasks that are sampled together in one mode.
+pub struct Block<'a> {
+    /// What they make is this part of each dataset, beside what the same tasks make in other modes.
+    pub part: usize,
+    pub set: &'a str,
+    /// With their item numbers in the set, which name their randomness.
+    pub tasks: Vec<(u64, &'a Task)>,
+    pub mode: Mode,
+    /// Whether it is the last of its part.
+    pub last: bool,
 }
 
-impl Scores {
-    /// `policy`: artifact id of the model. `keep`: see [`Spec::keep`].
-    pub fn new(policy: String, keep: usize) -> Self {
-        let (kept, verdicts, scores) = Default::default();
-        Self { policy, keep, tokens: 0, kept, verdicts, scores, correct: 0, drawn: 0 }
+impl Sets {
+    /// # Errors
+    /// `Usage` when `samples` names a set that port `tasks` does not have.
+    pub fn read(context: &Context, spec: &Spec) -> Result<Self> {
+        let inputs = context.inputs("tasks");
+        if let Samples::Sets(sets) = &spec.samples
+            && let Some(name) = sets.keys().find(|name| !inputs.iter().any(|i| i.name == **name))
+        {
+            let known: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
+            let known = known.join(", ");
+            return Err(Error::usage(format!(
+                "samples: no task set `{name}`; port `tasks` has {known}"
+            )));
+        }
+        let read = |input: &super::Input| Ok((input.name.clone(), context.read(&input.artifact)?));
+        Ok(Self(inputs.iter().map(read).collect::<Result<_>>()?))
     }
 
-    /// Scores the responses of one block, `mode.samples` to each task in turn.
-    pub fn add(
-        &mut self,
-        set: &str,
-        mode: &Mode,
-        block: &[(u64, &Task)],
-        rows: &[Rollout],
-    ) -> Result<()> {
-        for (&(item, task), group) in block.iter().zip(rows.chunks(mode.samples as usize)) {
-            let judged = judge([task].into_iter(), group, Rule::Correct)?;
-            let length: usize = group.iter().map(|row| row.tokens.len()).sum();
-            self.tokens += length;
-            let score = Score {
-                set: set.into(),
-                task_id: task.task_id.clone(),
-                family: task.family.clone(),
-                level: task.level,
-                model: self.policy.clone(),
-                mode: mode.name.into(),
-                temperature: mode.cuts.temperature as f32,
-                samples: mode.samples,
-                correct: judged.iter().filter(|v| v.correct).count() as u32,
-                format_ok: judged.iter().filter(|v| v.format_ok).count() as u32,
-                length: length as f32 / group.len() as f32,
-            };
-            if mode.name == "sampled" {
-                self.correct += score.correct;
-                self.drawn += score.samples;
-                if (item as usize) < self.keep {
-                    self.kept.extend_from_slice(group);
-                    self.verdicts.extend(judged);
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.0.iter().flat_map(|(_, tasks)| tasks)
+    }
+
+    /// The blocks of a shard, the modes of each part in turn.
+    pub fn blocks<'a>(&'a self, spec: &Spec, shard: Shard) -> Vec<Block<'a>> {
+        let mut blocks = Vec::new();
+        let mut part = 0;
+        for (set, tasks) in &self.0 {
+            let items: Vec<(u64, &Task)> = (0..).zip(tasks).collect();
+            let modes: Vec<Mode> = spec.modes(set).collect();
+            for tasks in items.chunks(spec.block) {
+                for (at, &mode) in modes.iter().enumerate().filter(|_| shard.owns(part)) {
+                    let (tasks, last) = (tasks.to_vec(), at + 1 == modes.len());
+                    blocks.push(Block { part, set, tasks, mode, last });
                 }
+                part += 1;
             }
-            self.scores.push(score);
         }
-        Ok(())
-    }
-
-    /// Writes the scores of a whole set as part `part`.
-    pub fn finish_set(&mut self, context: &mut Context, part: usize, set: &str) -> Result<()> {
-        context.write(part, &take(&mut self.scores))?;
-        let (correct, drawn) = (take(&mut self.correct), take(&mut self.drawn));
-        if drawn > 0 {
-            context.summarize(&format!("{set} avg"), f64::from(correct) / f64::from(drawn));
-        }
-        Ok(())
-    }
-
-    /// Writes what is kept. The number of tokens drawn.
-    pub fn finish(self, context: &mut Context) -> Result<usize> {
-        context.write(0, &self.kept)?;
-        context.write(0, &self.verdicts)?;
-        Ok(self.tokens)
+        blocks
     }
 }
 
@@ -156,10 +162,6 @@ fn block() -> usize {
     64
 }
 
-fn keep() -> usize {
-    16
-}
-
 pub struct Evaluate;
 
 impl Job for Evaluate {
@@ -167,7 +169,7 @@ impl Job for Evaluate {
         "evaluate"
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn ports(&self) -> &'static [Port] {
         &[
@@ -178,13 +180,16 @@ impl Job for Evaluate {
     fn output(&self) -> &'static str {
         "scores"
     }
+    fn shardable(&self) -> bool {
+        true
+    }
     fn resolve(&self, raw: &Value) -> Result<Value> {
         let params = resolve_as::<Spec>(raw)?;
         if params["block"] == 0 {
-            return Err(crate::Error::usage("block 0: at least 1 is needed"));
+            return Err(Error::usage("block 0: at least 1 is needed"));
         }
         if params["stop"].as_array().is_some_and(|texts| texts.contains(&"".into())) {
-            return Err(crate::Error::usage("stop: an empty text would end every response"));
+            return Err(Error::usage("stop: an empty text would end every response"));
         }
         Ok(params)
     }
@@ -192,9 +197,18 @@ impl Job for Evaluate {
         params["server"].is_null()
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        if context.spec::<Spec>()?.server.is_some() {
-            return served::evaluate::run(context);
+        context.declare::<Score>();
+        match context.spec::<Spec>()?.server {
+            Some(_) => served::evaluate::run(context)?,
+            None => super::engine::ENGINE.get()?.evaluate(context)?,
         }
-        super::engine::ENGINE.get()?.evaluate(context)
+        if context.shard == Shard::WHOLE {
+            averages(context);
+        }
+        Ok(())
+    }
+    fn complete(&self, context: &mut Context) -> Result<()> {
+        averages(context);
+        Ok(())
     }
 }

@@ -24,6 +24,7 @@ mod report;
 pub mod rl;
 pub mod rollout;
 mod rounds;
+mod score;
 pub mod select;
 pub mod served;
 pub mod sft;
@@ -167,6 +168,7 @@ pub fn kinds() -> &'static [&'static dyn Job] {
         &merge_search::Best,
         &deltas::Deltas,
         &evaluate::Evaluate,
+        &score::ScoreJob,
         &filter::Filter,
         &report::Report,
     ]

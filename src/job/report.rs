@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Arity, Context, Input, Job, Port, resolve_as};
-use crate::report::{Data, Spec, render};
+use crate::report::{Beyond, Data, Spec, render};
 use crate::store::Artifact;
 use crate::{Error, Result};
 
@@ -14,7 +14,7 @@ impl Job for Report {
         "report"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[
@@ -34,9 +34,13 @@ impl Job for Report {
         };
         let (scores, runs) = (named(context.inputs("scores")), named(context.inputs("runs")));
         let data = context.wait(Data::read(context.spec()?, &scores, &runs))?;
-        let report = render(&data, None)?;
-        for row in report.summary.accuracy.iter().filter(|row| row.mode == "sampled") {
-            if let Some(estimate) = row.families {
+        let report = render(&data, &Beyond::default())?;
+        let summary = &report.summary;
+        let headline = summary.modes.first().map_or("", |mode| mode.name.as_str());
+        // The first mean, or the one set.
+        let column = summary.columns.iter().position(|column| column.mean).unwrap_or(0);
+        for row in summary.accuracy.iter().filter(|row| row.mode == headline) {
+            if let Some(Some(estimate)) = row.values.get(column) {
                 context.summarize(&row.model, (estimate.mean * 1e4).round() / 1e4);
             }
         }

@@ -7,6 +7,7 @@ mod resolve;
 mod run;
 #[cfg(test)]
 mod tests;
+mod write;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::{Error, Result};
 
 pub use plan::{Plan, State, plan};
 pub use run::{Ending, Observer, RunOptions, StageEnd, run, run_stage, worst};
+pub use write::write;
 pub use yaml::read_text;
 
 /// What a stage asks of the machine that runs it. Outside its identity.

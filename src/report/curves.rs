@@ -1,5 +1,7 @@
 //! Training curves as SVG: one figure for each metric, one line for each run.
 
+use std::collections::BTreeMap;
+
 use plotters::prelude::*;
 
 use super::data::TrainingRun;
@@ -31,11 +33,22 @@ pub struct Figure {
     pub svg: String,
 }
 
-/// A figure for each metric that a run has.
+/// How a line is drawn.
+#[derive(Clone, Copy, PartialEq)]
+enum Line {
+    /// Pale, under its moving average.
+    Smoothed,
+    /// With a mark at each point.
+    Marked,
+    Plain,
+}
+
+/// A figure for each metric that a run has. `resumed`: the iterations, by run, that another attempt
+/// went on with; they are ringed.
 ///
 /// # Errors
 /// `Defect` when drawing fails.
-pub fn figures(runs: &[TrainingRun]) -> Result<Vec<Figure>> {
+pub fn figures(runs: &[TrainingRun], resumed: &BTreeMap<&str, &[u32]>) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (metric, title) in METRICS {
         let lines: Vec<(usize, Vec<(f64, f64)>)> = runs
@@ -48,8 +61,17 @@ pub fn figures(runs: &[TrainingRun]) -> Result<Vec<Figure>> {
             })
             .filter(|(_, points)| !points.is_empty())
             .collect();
+        let ringed: Vec<(usize, f64)> = runs
+            .iter()
+            .enumerate()
+            .flat_map(|(index, run)| {
+                let steps = resumed.get(&run.name[..]).copied().unwrap_or_default();
+                steps.iter().map(move |step| (index, f64::from(*step)))
+            })
+            .collect();
         if !lines.is_empty() {
-            figures.push(Figure { title: title.into(), svg: draw(title, &lines, 0)? });
+            let svg = chart(title, &lines, 0, Line::Smoothed, &ringed)?;
+            figures.push(Figure { title: title.into(), svg });
         }
     }
     Ok(figures)
@@ -74,21 +96,22 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
-/// Runs over time: lines by the number of their colour, `fraction` digits on the axis below.
-fn draw(title: &str, lines: &[(usize, Vec<(f64, f64)>)], fraction: usize) -> Result<String> {
-    chart(title, lines, fraction, false)
+/// Measurements: lines by the number of their colour, `fraction` digits on the axis below.
+pub fn marks(title: &str, lines: &[(usize, Vec<(f64, f64)>)], fraction: usize) -> Result<String> {
+    chart(title, lines, fraction, Line::Marked, &[])
 }
 
-/// The same for measurements: marks, and no moving average.
-pub fn marks(title: &str, lines: &[(usize, Vec<(f64, f64)>)], fraction: usize) -> Result<String> {
-    chart(title, lines, fraction, true)
+/// The same without marks.
+pub fn plain(title: &str, lines: &[(usize, Vec<(f64, f64)>)]) -> Result<String> {
+    chart(title, lines, 0, Line::Plain, &[])
 }
 
 fn chart(
     title: &str,
     lines: &[(usize, Vec<(f64, f64)>)],
     fraction: usize,
-    marked: bool,
+    line: Line,
+    ringed: &[(usize, f64)],
 ) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::defect(format!("chart `{title}`: {e}"));
     let all = || lines.iter().flat_map(|(_, points)| points);
@@ -124,23 +147,32 @@ fn chart(
             .map_err(|e| failed(&e))?;
         for (index, points) in lines {
             let colour = colour(*index);
-            if marked {
-                let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
-                chart.draw_series(line).map_err(|e| failed(&e))?;
-                let marks = points.iter().map(|&point| Circle::new(point, 3, colour.filled()));
-                chart.draw_series(marks).map_err(|e| failed(&e))?;
-                continue;
+            let smoothed = if line == Line::Smoothed { smooth(points) } else { points.clone() };
+            if line == Line::Smoothed {
+                let raw = LineSeries::new(points.iter().copied(), colour.mix(0.22).stroke_width(1));
+                chart.draw_series(raw).map_err(|e| failed(&e))?;
             }
-            let raw = LineSeries::new(points.iter().copied(), colour.mix(0.22).stroke_width(1));
-            chart.draw_series(raw).map_err(|e| failed(&e))?;
-            let smooth = LineSeries::new(smooth(points), colour.stroke_width(2));
-            chart.draw_series(smooth).map_err(|e| failed(&e))?;
+            let drawn = LineSeries::new(smoothed.iter().copied(), colour.stroke_width(2));
+            chart.draw_series(drawn).map_err(|e| failed(&e))?;
+            let (points, ring) = match line {
+                Line::Marked => (smoothed, false),
+                _ => {
+                    let resumed = |p: &&(f64, f64)| ringed.contains(&(*index, p.0));
+                    (smoothed.iter().filter(resumed).copied().collect(), true)
+                }
+            };
+            let marks = points.iter().map(|&point| match ring {
+                true => Circle::new(point, 5, colour.stroke_width(2)),
+                false => Circle::new(point, 3, colour.filled()),
+            });
+            chart.draw_series(marks).map_err(|e| failed(&e))?;
         }
         root.present().map_err(|e| failed(&e))?;
     }
     // The page scales the chart and gives the text its colour and font.
     let svg = svg
         .replace("#010101", "currentColor")
+        .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "")
         .replace(&format!("<svg width=\"{}\" height=\"{}\"", SIZE.0, SIZE.1), "<svg role=\"img\"");
     Ok(svg)
 }
@@ -165,11 +197,15 @@ mod tests {
             .chain([of_level])
             .collect();
         let runs = [TrainingRun { name: "a".into(), metrics, ..TrainingRun::default() }];
-        let figures = figures(&runs).unwrap();
+        let none = BTreeMap::new();
+        let figures = figures(&runs, &none).unwrap();
         assert_eq!(figures.len(), 1, "no finite value, or one level's: no chart");
         assert_eq!(figures[0].title, "Reward");
         assert!(figures[0].svg.contains("<polyline") && figures[0].svg.contains("currentColor"));
-        assert_eq!(super::figures(&runs).unwrap()[0].svg, figures[0].svg);
+        assert_eq!(super::figures(&runs, &none).unwrap()[0].svg, figures[0].svg);
+        let resumed = BTreeMap::from([("a", &[20][..])]);
+        let ringed = &super::figures(&runs, &resumed).unwrap()[0].svg;
+        assert_eq!(ringed.matches("<circle").count(), 1);
     }
 
     #[test]

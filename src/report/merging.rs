@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::curves::{COLOURS, Figure, marks};
 use super::data::TrainingRun;
-use super::page::percent;
+use super::table::percent;
 use crate::Result;
 use crate::dataset::{Delta, Trial};
 
@@ -72,7 +72,7 @@ fn search(name: &str, trials: &[Trial]) -> Result<Markup> {
     ranked.sort_by(|a, b| b.first.score.total_cmp(&a.first.score));
     let sets: BTreeSet<&str> = trials.iter().map(|trial| &trial.set[..]).collect();
     Ok(html! {
-        h2 { "Merge weights: " (name) }
+        h3 { "Merge weights: " (name) }
         p.note {
             (all.len()) " candidates by their mean accuracy over " (sets.len())
             @if sets.len() == 1 { " set. " } @else { " sets. " }
@@ -195,7 +195,7 @@ fn deltas(name: &str, rows: &[Delta]) -> Result<Markup> {
         rows.iter().map(|row| of(row).powi(2)).sum::<f64>().sqrt()
     };
     Ok(html! {
-        h2 { "Specialists beside each other: " (name) }
+        h3 { "Specialists beside each other: " (name) }
         p.note {
             "A delta is what training changed of the base. Means over the numbers of all tensors; "
             "length is the delta's norm over the base's."

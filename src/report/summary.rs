@@ -2,66 +2,67 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::data::{Comparison, Data, Model};
-use crate::statistics::{Estimate, bootstrap_difference, bootstrap_mean, mean, oracle, pass_at_k};
+use super::compare::{self, Difference};
+use super::complement::{self, Complement};
+use super::data::{Comparison, Data, Group, Model};
+use super::shares::Shares;
+use crate::dataset::Score;
+use crate::statistics::{Estimate, bootstrap_mean, mean, pass_at_k};
 use crate::{Error, Result};
 
 /// The row of the oracle ensemble in the accuracy table.
 pub const ORACLE: &str = "oracle ensemble";
 
 /// Everything in numbers, as in `summary.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     pub title: String,
     /// Task sets, the families first.
     pub sets: Vec<String>,
     pub families: Vec<String>,
+    pub columns: Vec<Column>,
+    /// The headline mode first.
     pub modes: Vec<Mode>,
+    pub tables: Vec<Group>,
+    /// By mode and model, the values in the order of the columns.
     pub accuracy: Vec<Accuracy>,
     pub comparisons: Vec<Difference>,
     pub levels: Vec<Levels>,
     pub responses: Vec<Responses>,
+    pub complement: Vec<Complement>,
+}
+
+/// A column of accuracies: of one set, or a mean of several.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Column {
+    pub label: String,
+    pub sets: Vec<String>,
+    pub mean: bool,
 }
 
 /// A way of answering.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mode {
-    /// `greedy` or `sampled`, as in the scores.
+    /// `greedy` or `sampled`, as in the scores, or `mixed`: sampled on the sets that are.
     pub name: String,
     /// `pass@1, greedy` or `avg@8 at temperature 1`.
     pub label: String,
-    pub samples: u32,
 }
 
-/// One model's accuracy in one mode.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One model's accuracy in one mode, by column.
+#[derive(Debug, Clone, Serialize)]
 pub struct Accuracy {
     pub model: String,
     pub mode: String,
-    /// One for each set.
-    pub sets: Vec<Option<Estimate>>,
-    /// Mean of the families' accuracies.
-    pub families: Option<Estimate>,
-    /// Mean of all sets' accuracies.
-    pub overall: Option<Estimate>,
+    pub values: Vec<Option<Estimate>>,
+    /// Whether it differs from the baseline: better (true), worse (false), or not shown.
+    pub marks: Vec<Option<bool>>,
 }
 
-/// A paired difference in accuracy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Difference {
-    pub model: String,
-    pub against: String,
-    pub sets: Vec<String>,
-    pub mode: String,
-    pub difference: Estimate,
-    /// `better`, `worse` or `no difference shown`: whether the interval excludes 0.
-    pub verdict: String,
-}
-
-/// One model's accuracy on one set by level, in the sampled mode where there is one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One model's accuracy on one set by level, in the headline mode.
+#[derive(Debug, Clone, Serialize)]
 pub struct Levels {
     pub model: String,
     pub set: String,
@@ -69,42 +70,21 @@ pub struct Levels {
     pub levels: Vec<(u32, usize, f64)>,
 }
 
-/// How one model's sampled responses are, as means over the families.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// How one model's sampled responses are, as means over the families that were sampled.
+#[derive(Debug, Clone, Serialize)]
 pub struct Responses {
     pub model: String,
+    pub sets: Vec<String>,
     /// (k, pass@k).
-    pub pass: Vec<(u32, f64)>,
+    pub pass: Vec<(u32, Estimate)>,
+    /// (k, maj@k), where the scores have it.
+    pub majority: Option<(u32, Estimate)>,
     /// Share of well-formed responses.
     pub well_formed: f64,
+    /// Share of responses that reached the limit of new tokens.
+    pub cut_off: Option<f64>,
     /// Mean response length in tokens.
     pub length: f64,
-}
-
-/// One model's share of right samples by task id, for one (set, mode).
-type Shares<'a> = BTreeMap<&'a str, f64>;
-
-struct Table<'a> {
-    models: Vec<&'a Model>,
-    /// By (model, set, mode).
-    shares: BTreeMap<[String; 3], Shares<'a>>,
-}
-
-impl<'a> Table<'a> {
-    fn of(&self, model: &str, set: &str, mode: &str) -> Option<&Shares<'a>> {
-        self.shares.get(&[model, set, mode].map(String::from))
-    }
-
-    /// Each set's shares, `None` when one has none.
-    fn strata(&self, model: &str, sets: &[String], mode: &str) -> Option<Vec<Vec<f64>>> {
-        sets.iter()
-            .map(|set| Some(self.of(model, set, mode)?.values().copied().collect()))
-            .collect()
-    }
-
-    fn names(&self) -> String {
-        self.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ")
-    }
 }
 
 impl Summary {
@@ -114,48 +94,39 @@ impl Summary {
     pub fn new(data: &Data) -> Result<Self> {
         let spec = &data.spec;
         let models = order(data)?;
-        let mut table = Table { models, shares: BTreeMap::new() };
-        let (mut all_sets, mut modes) = (BTreeSet::new(), BTreeMap::new());
-        for model in &table.models {
-            for score in &model.scores {
-                let (set, mode) = (score.set.as_str(), score.mode.as_str());
-                all_sets.insert(set.to_string());
-                modes.entry(mode).or_insert((score.samples, score.temperature));
-                let share = f64::from(score.correct) / f64::from(score.samples.max(1));
-                let shares =
-                    table.shares.entry([&model.name, set, mode].map(String::from)).or_default();
-                if shares.insert(&score.task_id, share).is_some() {
-                    return Err(Error::data(format!(
-                        "scores of `{}`: task {} stands twice in set `{set}`",
-                        model.name, score.task_id
-                    )));
-                }
-            }
-        }
-        let families = families(data, &all_sets)?;
+        let shares = Shares::new(&models)?;
+        let families = families(data, shares.sets())?;
         let mut sets = families.clone();
-        sets.extend(all_sets.into_iter().filter(|set| !families.contains(set)));
-        let modes: Vec<Mode> = modes
-            .into_iter()
-            .map(|(name, (samples, temperature))| Mode {
-                name: name.into(),
-                label: match (name, samples) {
-                    ("greedy", 1) => "pass@1, greedy".into(),
-                    _ => format!("avg@{samples} at temperature {temperature}"),
-                },
-                samples,
-            })
-            .collect();
+        sets.extend(shares.sets().iter().filter(|set| !families.contains(set)).cloned());
+        let columns = columns(data, &sets, &families)?;
+        let modes = shares.modes();
+        let accuracy = accuracy(data, &models, &shares, &columns, &modes)?;
+        let comparisons = comparisons(data, &shares, &sets, &families, &modes)?;
+        let headline = modes.first().map_or("", |mode| mode.name.as_str());
         Ok(Self {
             title: spec.title.clone(),
-            accuracy: accuracy(data, &table, &sets, &families, &modes)?,
-            comparisons: comparisons(data, &table, &sets, &families, &modes)?,
-            levels: levels(&table, &sets, &modes),
-            responses: responses(&table, &families),
+            tables: tables(data, &accuracy)?,
+            levels: levels(&models, &shares, &sets, headline),
+            responses: responses(&models, &families),
+            complement: complement::complement(&shares, &spec.specialists, &sets, headline)?,
             sets,
             families,
+            columns,
             modes,
+            accuracy,
+            comparisons,
         })
+    }
+
+    /// The models in the table's order, without the ensemble.
+    pub fn models(&self) -> Vec<&str> {
+        let mut models: Vec<&str> = Vec::new();
+        for row in self.accuracy.iter().filter(|row| row.model != ORACLE) {
+            if !models.contains(&&row.model[..]) {
+                models.push(&row.model);
+            }
+        }
+        models
     }
 }
 
@@ -164,11 +135,13 @@ fn order(data: &Data) -> Result<Vec<&Model>> {
     let spec = &data.spec;
     let known = || data.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
     let mut models: Vec<&Model> = Vec::new();
+    let tables = spec.tables.iter().flat_map(|group| &group.models);
     let named = spec
         .baseline
         .iter()
         .chain(&spec.specialists)
-        .chain(spec.comparisons.iter().flat_map(|c| [&c.against, &c.model]));
+        .chain(spec.comparisons.iter().flat_map(|c| [&c.against, &c.model]))
+        .chain(tables.filter(|name| *name != ORACLE));
     for name in named {
         let found = data.models.iter().find(|model| model.name == *name).ok_or_else(|| {
             Error::usage(format!("report: no scores of a model `{name}`; there are {}", known()))
@@ -207,96 +180,92 @@ fn check_sets<'a>(
     })
 }
 
+fn columns(data: &Data, sets: &[String], families: &[String]) -> Result<Vec<Column>> {
+    let one = |set: &String| Column { label: set.clone(), sets: vec![set.clone()], mean: false };
+    let mut columns: Vec<Column> = sets.iter().map(one).collect();
+    let mean = |label: &str, sets: &[String]| Column {
+        label: label.into(),
+        sets: sets.to_vec(),
+        mean: true,
+    };
+    for (label, over) in &data.spec.means {
+        check_sets(over, sets.iter())?;
+        columns.push(mean(label, over));
+    }
+    if data.spec.means.is_empty() {
+        if families.len() > 1 && families.len() != sets.len() {
+            columns.push(mean("family mean", families));
+        }
+        if sets.len() > 1 {
+            columns.push(mean("mean", sets));
+        }
+    }
+    Ok(columns)
+}
+
+fn tables(data: &Data, accuracy: &[Accuracy]) -> Result<Vec<Group>> {
+    let mut all: Vec<String> = Vec::new();
+    for row in accuracy {
+        if !all.contains(&row.model) {
+            all.push(row.model.clone());
+        }
+    }
+    if data.spec.tables.is_empty() {
+        return Ok(vec![Group { title: String::new(), models: all }]);
+    }
+    for name in data.spec.tables.iter().flat_map(|group| &group.models) {
+        if !all.contains(name) {
+            return Err(Error::usage(format!(
+                "report: a table has a row `{name}`; the ensemble is that of two `specialists` or more"
+            )));
+        }
+    }
+    Ok(data.spec.tables.clone())
+}
+
 fn accuracy(
     data: &Data,
-    table: &Table,
-    sets: &[String],
-    families: &[String],
+    models: &[&Model],
+    shares: &Shares,
+    columns: &[Column],
     modes: &[Mode],
 ) -> Result<Vec<Accuracy>> {
     let specialists = &data.spec.specialists;
-    let oracle_after = specialists.iter().filter_map(|s| place(table, s)).max();
+    let last = models.iter().rposition(|model| specialists.contains(&model.name));
     let mut rows = Vec::new();
     for mode in modes {
-        for (index, model) in table.models.iter().enumerate() {
-            let strata = |sets: &[String]| table.strata(&model.name, sets, &mode.name);
-            rows.push(row(&model.name, mode, sets, families, &strata));
-            if specialists.len() > 1 && Some(index) == oracle_after {
-                let mut solved: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-                for set in sets {
-                    if let Some(shares) = ensemble(table, specialists, set, &mode.name)? {
-                        solved.insert(set, shares);
-                    }
+        let baseline = data.spec.baseline.as_deref();
+        let marks = compare::marks(shares, models, baseline, columns, &mode.name);
+        for (index, (model, marks)) in models.iter().zip(marks).enumerate() {
+            let values = |column: &Column| {
+                let strata = shares.strata(&model.name, &column.sets, &mode.name)?;
+                bootstrap_mean(&strata, "report/accuracy")
+            };
+            rows.push(Accuracy {
+                model: model.name.clone(),
+                mode: mode.name.clone(),
+                values: columns.iter().map(values).collect(),
+                marks,
+            });
+            if specialists.len() > 1 && Some(index) == last {
+                let mut values = Vec::new();
+                for column in columns {
+                    let solved = shares.ensemble(specialists, &column.sets, &mode.name)?;
+                    values.push(solved.and_then(|s| bootstrap_mean(&s, "report/accuracy")));
                 }
-                let strata = |sets: &[String]| {
-                    sets.iter().map(|set| solved.get(set.as_str()).cloned()).collect()
-                };
-                rows.push(row(ORACLE, mode, sets, families, &strata));
+                let marks = vec![None; columns.len()];
+                let (model, mode) = (ORACLE.into(), mode.name.clone());
+                rows.push(Accuracy { model, mode, values, marks });
             }
         }
     }
     Ok(rows)
 }
 
-fn place(table: &Table, name: &str) -> Option<usize> {
-    table.models.iter().position(|model| model.name == name)
-}
-
-fn row(
-    model: &str,
-    mode: &Mode,
-    sets: &[String],
-    families: &[String],
-    strata: &dyn Fn(&[String]) -> Option<Vec<Vec<f64>>>,
-) -> Accuracy {
-    let estimate = |sets: &[String]| bootstrap_mean(&strata(sets)?, "report/accuracy");
-    Accuracy {
-        model: model.into(),
-        mode: mode.name.clone(),
-        sets: sets.iter().map(|set| estimate(std::slice::from_ref(set))).collect(),
-        families: estimate(families),
-        overall: estimate(sets),
-    }
-}
-
-/// The oracle's score on every task of `set`; `None` when a specialist was not scored on it.
-fn ensemble(
-    table: &Table,
-    specialists: &[String],
-    set: &str,
-    mode: &str,
-) -> Result<Option<Vec<f64>>> {
-    let Some(all) =
-        specialists.iter().map(|name| table.of(name, set, mode)).collect::<Option<Vec<_>>>()
-    else {
-        return Ok(None);
-    };
-    for (shares, name) in all.iter().zip(specialists).skip(1) {
-        same_tasks(all[0], shares, set, &specialists[0], name)?;
-    }
-    let tasks = all[0].keys();
-    Ok(Some(
-        tasks
-            .map(|task| oracle(&all.iter().map(|shares| shares[task]).collect::<Vec<_>>()))
-            .collect(),
-    ))
-}
-
-fn same_tasks(a: &Shares, b: &Shares, set: &str, name_a: &str, name_b: &str) -> Result<()> {
-    if a.keys().eq(b.keys()) {
-        return Ok(());
-    }
-    Err(Error::data(format!(
-        "set `{set}`: `{name_a}` was scored on {} tasks and `{name_b}` on {} that are not the \
-         same; evaluate both on the same artifact",
-        a.len(),
-        b.len()
-    )))
-}
-
+/// The specialists on their own families, then those that the settings ask for.
 fn comparisons(
     data: &Data,
-    table: &Table,
+    shares: &Shares,
     sets: &[String],
     families: &[String],
     modes: &[Mode],
@@ -309,94 +278,78 @@ fn comparisons(
             wanted.push(Comparison { model: specialist.clone(), against: baseline.clone(), sets });
         }
     }
-    wanted.extend(spec.comparisons.iter().cloned());
-    let mut differences = Vec::new();
-    for Comparison { model, against, sets: over } in wanted {
-        check_sets(&over, sets.iter())?;
-        let over = if over.is_empty() { families.to_vec() } else { over };
-        for mode in modes {
-            let mut strata = Vec::new();
-            for set in &over {
-                let (Some(a), Some(b)) =
-                    (table.of(&model, set, &mode.name), table.of(&against, set, &mode.name))
-                else {
-                    return Err(Error::usage(format!(
-                        "report: `{model}` and `{against}` were not both scored on `{set}` \
-                         ({}); models are {}",
-                        mode.name,
-                        table.names()
-                    )));
-                };
-                same_tasks(a, b, set, &model, &against)?;
-                strata.push(a.iter().map(|(task, share)| (*share, b[task])).collect());
-            }
-            let Some(difference) = bootstrap_difference(&strata, "report/difference") else {
-                continue;
-            };
-            differences.push(Difference {
-                model: model.clone(),
-                against: against.clone(),
-                sets: over.clone(),
-                mode: mode.name.clone(),
-                difference,
-                verdict: match difference.sign() {
-                    Some(true) => "better",
-                    Some(false) => "worse",
-                    None => "no difference shown",
-                }
-                .into(),
-            });
+    for comparison in &spec.comparisons {
+        check_sets(&comparison.sets, sets.iter())?;
+        let mut comparison = comparison.clone();
+        if comparison.sets.is_empty() {
+            comparison.sets = families.to_vec();
         }
+        wanted.push(comparison);
+    }
+    let mut differences = Vec::new();
+    for mode in modes {
+        differences.extend(compare::differences(shares, &wanted, &mode.name)?);
     }
     Ok(differences)
 }
 
-fn levels(table: &Table, sets: &[String], modes: &[Mode]) -> Vec<Levels> {
-    let mode = modes.iter().find(|mode| mode.name == "sampled").or(modes.first());
-    let Some(mode) = mode else { return Vec::new() };
+fn levels(models: &[&Model], shares: &Shares, sets: &[String], mode: &str) -> Vec<Levels> {
     let mut rows = Vec::new();
     for set in sets {
-        for model in &table.models {
-            let mut levels: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-            for score in model.scores.iter().filter(|s| s.set == *set && s.mode == mode.name) {
-                let share = f64::from(score.correct) / f64::from(score.samples.max(1));
-                levels.entry(score.level).or_default().push(share);
+        for model in models {
+            let Some(share) = shares.of(&model.name, set, mode) else { continue };
+            let mut levels: BTreeMap<u32, BTreeMap<&str, f64>> = BTreeMap::new();
+            for score in model.scores.iter().filter(|score| score.set == *set) {
+                let of_level = levels.entry(score.level).or_default();
+                of_level.extend(share.get_key_value(&score.task_id[..]).map(|(k, v)| (*k, *v)));
             }
-            if !levels.is_empty() {
-                let levels = levels.iter().map(|(level, v)| (*level, v.len(), mean(v))).collect();
-                rows.push(Levels { model: model.name.clone(), set: set.clone(), levels });
-            }
+            let of_level = |(level, tasks): (u32, BTreeMap<&str, f64>)| {
+                let values: Vec<f64> = tasks.into_values().collect();
+                (level, values.len(), mean(&values))
+            };
+            let levels = levels.into_iter().map(of_level).collect();
+            rows.push(Levels { model: model.name.clone(), set: set.clone(), levels });
         }
     }
     rows
 }
 
-fn responses(table: &Table, families: &[String]) -> Vec<Responses> {
+fn responses(models: &[&Model], families: &[String]) -> Vec<Responses> {
     let mut rows = Vec::new();
-    for model in &table.models {
-        let of = |set: &String, value: &dyn Fn(&crate::dataset::Score) -> f64| {
-            let values: Vec<f64> = model
-                .scores
-                .iter()
-                .filter(|s| s.set == *set && s.mode == "sampled")
-                .map(value)
-                .collect();
-            mean(&values)
+    for model in models {
+        let sampled = |set: &String| {
+            let of = move |score: &&Score| score.set == *set && score.mode == "sampled";
+            model.scores.iter().filter(of.clone()).collect::<Vec<_>>()
         };
-        let over = |value: &dyn Fn(&crate::dataset::Score) -> f64| {
-            mean(&families.iter().map(|set| of(set, value)).collect::<Vec<_>>())
+        let sets: Vec<String> =
+            families.iter().filter(|set| !sampled(set).is_empty()).cloned().collect();
+        let strata = |value: &dyn Fn(&Score) -> f64| -> Vec<Vec<f64>> {
+            sets.iter().map(|set| sampled(set).into_iter().map(value).collect()).collect()
         };
-        let samples = model.scores.iter().filter(|s| s.mode == "sampled").map(|s| s.samples).min();
-        let Some(samples) = samples else { continue };
+        let over = |value: &dyn Fn(&Score) -> f64| {
+            mean(&strata(value).iter().map(|values| mean(values)).collect::<Vec<_>>())
+        };
+        let estimate =
+            |value: &dyn Fn(&Score) -> f64| bootstrap_mean(&strata(value), "report/pass");
+        let all: Vec<&Score> = sets.iter().flat_map(sampled).collect();
+        let Some(samples) = all.iter().map(|score| score.samples).min() else { continue };
+        let share = |count: u32, score: &Score| f64::from(count) / f64::from(score.samples.max(1));
         let doubling = std::iter::successors(Some(1), |k| Some(k * 2));
+        let pass = doubling.take_while(|k| *k <= samples);
+        let whole = all.iter().all(|score| score.majority.is_some());
+        let cut = all.iter().all(|score| score.cut_off.is_some());
         rows.push(Responses {
             model: model.name.clone(),
-            pass: doubling
-                .take_while(|k| *k <= samples)
-                .map(|k| (k, over(&|s| pass_at_k(s.samples, s.correct, k))))
+            pass: pass
+                .filter_map(|k| Some((k, estimate(&|s| pass_at_k(s.samples, s.correct, k))?)))
                 .collect(),
-            well_formed: over(&|s| f64::from(s.format_ok) / f64::from(s.samples.max(1))),
+            majority: whole
+                .then(|| Some((samples, estimate(&|s| s.majority.unwrap_or(0.0))?)))
+                .flatten(),
+            well_formed: over(&|s| share(s.format_ok, s)),
+            cut_off: cut.then(|| over(&|s| share(s.cut_off.unwrap_or(0), s))),
             length: over(&|s| f64::from(s.length)),
+            sets,
         });
     }
     rows

@@ -291,6 +291,11 @@ impl Store {
         Ok(listed)
     }
 
+    /// Everything there is of artifact `id`, finished or not: how a running job is watched.
+    pub async fn listed(&self, id: &ArtifactId) -> Result<Vec<Listed>> {
+        self.list(&Key::artifact_folder(id)).await
+    }
+
     /// Deletes everything of artifact `id`.
     pub async fn purge(&self, id: &ArtifactId) -> Result<()> {
         let listed = self.list(&Key::artifact_folder(id)).await?;

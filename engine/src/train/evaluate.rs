@@ -6,9 +6,8 @@ use super::responses::Sampler;
 use crate::Result;
 use crate::model::{self, Sampling, Transformer};
 use triad::checkpoint::Checkpoint;
-use triad::dataset::Task;
 use triad::job::Context;
-use triad::job::evaluate::{Mode, Scores, Spec};
+use triad::job::evaluate::{Mode, Scores, Sets, Spec};
 
 pub fn run(context: &mut Context) -> Result<()> {
     let spec: Spec = context.spec()?;
@@ -20,12 +19,9 @@ pub fn run(context: &mut Context) -> Result<()> {
     let device = model::device(&context.device)?;
     let model = Transformer::load(&config, &weights, device, spec.precision.into(), false)?;
     drop(weights); // the model holds its own copy
-    let sets: Vec<(String, Vec<Task>)> = context
-        .inputs("tasks")
-        .iter()
-        .map(|input| Ok((input.name.clone(), context.read(&input.artifact)?)))
-        .collect::<Result<_>>()?;
-    let mut scores = Scores::new(policy.clone(), spec.keep);
+    let sets = Sets::read(context, &spec)?;
+    let blocks = sets.blocks(&spec, context.shard);
+    let mut scores = Scores::new(context, &spec);
     let sampler = |mode: &Mode| Sampler {
         model: &model,
         tokenizer: &tokenizer,
@@ -41,27 +37,23 @@ pub fn run(context: &mut Context) -> Result<()> {
         policy: &policy,
         step: 0,
     };
-    let modes = spec.modes();
-    if let Some(mode) = modes.first() {
-        sampler(mode).check_cache(sets.iter().flat_map(|(_, tasks)| tasks))?;
+    if let Some(block) = blocks.first() {
+        sampler(&block.mode).check_cache(sets.tasks())?;
     }
     let clock = Instant::now();
     let mut done = 0;
-    let total: usize = sets.iter().map(|(_, tasks)| tasks.len()).sum();
-    for (part, (set, tasks)) in sets.iter().enumerate() {
-        let items: Vec<(u64, &Task)> = (0..).zip(tasks).collect();
-        for block in items.chunks(spec.block) {
-            context.check_stop()?;
-            for mode in &modes {
-                scores.add(set, mode, block, &sampler(mode).rollouts(block)?)?;
-            }
-            done += block.len();
-            context.progress.update("tasks", done as u64, total as u64, set);
+    let total =
+        blocks.iter().filter(|block| block.last).map(|block| block.tasks.len()).sum::<usize>();
+    for block in &blocks {
+        context.check_stop()?;
+        let rows = sampler(&block.mode).rollouts(&block.tasks)?;
+        scores.add(context, block, rows)?;
+        if block.last {
+            done += block.tasks.len();
+            context.progress.update("tasks", done as u64, total as u64, block.set);
         }
-        scores.finish_set(context, part, set)?;
     }
-    let tokens = scores.finish(context)?;
-    let rate = tokens as f64 / clock.elapsed().as_secs_f64();
+    let rate = scores.tokens() as f64 / clock.elapsed().as_secs_f64();
     context.timings.insert("sample_tokens_per_second".into(), rate);
     Ok(())
 }
