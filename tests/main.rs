@@ -5,6 +5,7 @@ static ALLOCATOR: hostile::Counting = hostile::Counting;
 mod audit;
 mod chaos;
 mod cli;
+mod code;
 mod completions;
 mod credentials;
 mod hooked;

@@ -11,6 +11,8 @@ pub mod id;
 pub mod nearest;
 #[path = "../../src/reward.rs"]
 pub mod reward;
+#[path = "../../src/sandbox/mod.rs"]
+pub mod sandbox;
 #[path = "../../src/dataset/rows.rs"]
 mod rows;
 #[path = "../../src/task/mod.rs"]

@@ -16,6 +16,7 @@ mod abduction;
 mod any;
 mod arithmetic;
 mod audit;
+pub mod code;
 mod deduction;
 mod generate;
 mod induction;
