@@ -25,11 +25,12 @@ const ALLOWED: &[i64] = &[
     libc::SYS_openat, libc::SYS_pread64, libc::SYS_preadv, libc::SYS_pwrite64, libc::SYS_read,
     libc::SYS_readlinkat, libc::SYS_readv, libc::SYS_statfs, libc::SYS_statx, libc::SYS_write,
     libc::SYS_writev, libc::SYS_chdir, libc::SYS_umask,
-    // Waiting.
+    // Waiting, and the pair of sockets by which an event loop wakes itself.
     libc::SYS_clock_getres, libc::SYS_clock_gettime, libc::SYS_clock_nanosleep,
     libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_eventfd2,
     libc::SYS_futex, libc::SYS_getitimer, libc::SYS_gettimeofday, libc::SYS_nanosleep,
-    libc::SYS_pipe2, libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_sched_yield,
+    libc::SYS_pipe2, libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_recvfrom,
+    libc::SYS_sched_yield, libc::SYS_sendto,
     libc::SYS_setitimer, libc::SYS_socketpair, libc::SYS_times, libc::SYS_wait4, libc::SYS_waitid,
     libc::SYS_timerfd_create, libc::SYS_timerfd_settime,
     // Its own threads and signals.
@@ -64,9 +65,9 @@ const FORKS: &[i64] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const FORKS: &[i64] = &[];
 
-/// Terminal sizes and modes, close-on-exec, bytes that wait to be read. No `FIOSETOWN`, which makes
+/// Terminal sizes and modes, close-on-exec, bytes that wait to be read, not to wait. No `FIOSETOWN`, which makes
 /// the kernel signal another process.
-const REQUESTS: [u64; 5] = [0x5401, 0x5413, 0x541b, 0x5450, 0x5451];
+const REQUESTS: [u64; 6] = [0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 
 /// Both filters, in the order in which they are installed, as the kernel reads them.
 ///

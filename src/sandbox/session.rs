@@ -78,9 +78,7 @@ impl Session {
         let cpu = Duration::from_micros(cpu);
         let spent = cpu >= Duration::from_secs(limits.cpu_seconds.into());
         let end = match how {
-            0..=2 if spent && matches!(request.test, Test::Stdin(_)) => {
-                End::Signal(libc::SIGXCPU)
-            }
+            0..=2 if spent && matches!(request.test, Test::Stdin(_)) => End::Signal(libc::SIGXCPU),
             0 => End::Finished,
             1 => End::Signal(code),
             2 => End::Wall,

@@ -175,6 +175,37 @@ fn there_is_nothing_to_read_and_nowhere_to_write() {
 }
 
 #[test]
+fn what_computes_is_not_in_the_way_of_the_filter() {
+    let deep = "import resource, sys, threading\n\
+                resource.setrlimit(resource.RLIMIT_STACK, (1 << 26, resource.RLIM_INFINITY))\n\
+                threading.stack_size(1 << 26)\nsys.setrecursionlimit(10**6)\n\
+                def deep(n): return 1 + deep(n - 1) if n else 0\n\
+                t = threading.Thread(target=lambda: print(deep(50000)))\nt.start()";
+    let cases = [
+        (
+            "import asyncio\nasync def f():\n    await asyncio.sleep(.01)\n    print(5)\nasyncio.run(f())",
+            "5",
+        ),
+        (
+            "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(4) as pool:\n    \
+          print(sum(pool.map(abs, range(-5, 5))))",
+            "25",
+        ),
+        ("import dataclasses\n@dataclasses.dataclass\nclass A: x: int\nprint(A(3))", "A(x=3)"),
+        (
+            "import signal\ndef f(*_): print('rang')\nsignal.signal(signal.SIGALRM, f)\n\
+          signal.setitimer(signal.ITIMER_REAL, .01)\nsignal.pause()",
+            "rang",
+        ),
+        ("import sys, os\nprint(open(0).read(), os.getcwd(), sys.argv)", "in / ['program.py']"),
+        (deep, "50000"),
+    ];
+    for (program, expected) in cases {
+        assert_eq!(says(&sandboxes()[0], program), expected, "{program}");
+    }
+}
+
+#[test]
 fn nothing_stays_behind() {
     let programs = [
         "import threading, time\nfor _ in range(3):\n    \
