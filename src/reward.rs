@@ -92,9 +92,10 @@ impl fmt::Display for Format {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement<'a> {
     pub format: Format,
-    /// `None`: there is no answer part, or nothing in it.
+    /// `None`: there is no answer, or nothing in it.
     pub verdict: Option<Verdict>,
-    /// The text of the first answer part, empty without one.
+    /// What the puzzle finds in the response, else the text of the first answer part; empty
+    /// without one.
     pub extracted: &'a str,
     pub reward: f32,
 }
@@ -129,7 +130,8 @@ impl Judge {
     pub fn judge<'a>(&self, response: &'a str, rule: Rule) -> Judgement<'a> {
         let tags = Tags::find(response, self.open);
         let format = tags.format(response, self.open);
-        let extracted = tags.answer(response).unwrap_or_default().trim();
+        let found = self.puzzle.find(response).or_else(|| tags.answer(response));
+        let extracted = found.unwrap_or_default().trim();
         let verdict = (!extracted.is_empty()).then(|| self.puzzle.check(extracted));
         let reward = reward(rule, format == Format::Ok, verdict.as_ref());
         Judgement { format, verdict, extracted, reward }

@@ -28,6 +28,23 @@ pub fn read_objects(bytes: Bytes) -> Result<Vec<Map<String, Value>>> {
     }
 }
 
+/// The rows of a CSV file whose first row names the columns. All values are texts.
+///
+/// # Errors
+/// `Data` names the row with more or fewer fields than there are columns.
+pub fn read_csv(bytes: &[u8]) -> Result<Vec<Map<String, Value>>> {
+    let fail = |e: csv::Error| Error::data(format!("no CSV: {e}"));
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let mut reader = csv::Reader::from_reader(bytes);
+    let columns = reader.headers().map_err(fail)?.clone();
+    let row = |record: csv::Result<csv::StringRecord>| {
+        let record = record.map_err(fail)?;
+        let pairs = columns.iter().zip(record.iter());
+        Ok(pairs.map(|(column, value)| (column.into(), value.into())).collect())
+    };
+    reader.records().map(row).collect()
+}
+
 fn read_lines(bytes: &[u8]) -> Result<Vec<Map<String, Value>>> {
     let lines = bytes.split(|&byte| byte == b'\n').enumerate();
     lines

@@ -11,7 +11,7 @@ mod rows;
 mod tests;
 mod verl;
 
-pub use foreign::read_objects;
+pub use foreign::{read_csv, read_objects};
 pub use parquet_io::{decode_parquet, encode_parquet, encode_part, open_parquet, read_batches};
 pub use row::{Column, Row};
 pub use rows::{Delta, Example, Metric, Rejected, Rollout, Score, Selected, Task, Trial, Verdict};

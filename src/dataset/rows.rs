@@ -4,16 +4,17 @@
 use crate::dataset;
 
 dataset! {
-    /// One certified task.
+    /// One task: certified, or with a published answer.
     "tasks" v 2 struct Task {
         /// `<family>-<first 16 digits of canonical>`.
         task_id: String,
-        /// `deduction`, `induction`, `abduction`, `arithmetic`.
+        /// `deduction`, `induction`, `abduction`, `arithmetic`; `math`, `choice`.
         family: String,
         level: u32,
         /// `train`, `validation` or `heldout`: a function of `canonical`.
         split: String,
-        /// Which of the family's kinds: `unique`, `cycle`, `reachability`, …
+        /// Which of the family's kinds: `unique`, `cycle`, `reachability`, …; `reference` where the
+        /// answer is its publisher's.
         kind: String,
         /// How much there is to read: literals, visible terms, premises.
         size: u32,
@@ -23,7 +24,7 @@ dataset! {
         nodes: u64,
         /// `compact` or `paper`.
         style: String,
-        /// The text given to the model, the opening `<think>` included.
+        /// The text given to the model, the opening `<think>` of certified families included.
         prompt: String,
         /// The messages of a prompt in chat form, as JSON; else empty.
         messages: String,
@@ -92,11 +93,12 @@ dataset! {
         format: String,
         /// `correct`, `wrong`, `unparsed` or `missing`.
         verdict: String,
-        /// Where a wrong answer is wrong: `formula 3`, `goal C`; else empty.
+        /// Where a wrong answer is wrong: `formula 3`, `goal C`; why one cannot be compared; else
+        /// empty.
         place: String,
         correct: bool,
         reward: f32,
-        /// The text in the answer part, empty without one.
+        /// The text in the answer part, or the answer found in the response; empty without one.
         extracted: String,
     }
 }

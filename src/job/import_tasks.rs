@@ -1,20 +1,26 @@
-//! `import-tasks`: tasks from other people's files, certified as they come in.
+//! `import-tasks`: tasks from other people's files, certified as they come in, and problems from
+//! benchmarks, with the answers that their publishers give.
+
+mod layout;
+mod source;
 
 use std::collections::HashSet;
 use std::path::Path;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Context, Job, PART_ROWS, Port, resolve_as};
-use crate::dataset::{Task, read_objects};
+use crate::dataset::Task;
 use crate::task::{AnyPuzzle, Certificate, Form, Record};
 use crate::{Error, Result};
+use layout::{Layout, Mapping, Reader};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Spec {
-    /// Parquet in verl's layout or JSON lines, relative to the current directory.
+    /// Parquet, JSON lines or CSV: relative to the current directory, or URLs of https, http, s3.
     paths: Vec<String>,
     /// blake3 over the files, so that other rows are another artifact. Computed when absent.
     #[serde(default)]
@@ -24,6 +30,16 @@ struct Spec {
     level: u32,
     #[serde(default)]
     on_fault: OnFault,
+    /// The benchmark that the files are of; without it and `mapping`, puzzles of the families that
+    /// triad certifies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layout: Option<Layout>,
+    /// Columns other than the layout's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mapping: Option<Mapping>,
+    /// Decides, with a row's id, in which order its options are put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
     /// How prompts are written; the imported text is not kept.
     #[serde(default)]
     form: Form,
@@ -64,14 +80,15 @@ impl Job for ImportTasks {
         let mut params = resolve_as::<Spec>(raw)?;
         if params["digest"].is_null() {
             let spec: Spec = super::parse(&params)?;
-            params["digest"] = digest(&spec.paths)?.into();
+            params["digest"] = digest(&read(&spec.paths)?).into();
         }
         Ok(params)
     }
 
     fn run(&self, context: &mut Context) -> Result<()> {
         let spec: Spec = context.spec()?;
-        let found = digest(&spec.paths)?;
+        let files = read(&spec.paths)?;
+        let found = digest(&files);
         if spec.digest.as_ref() != Some(&found) {
             return Err(Error::data(format!(
                 "the files have digest {found}, the pipeline asks for {}",
@@ -80,15 +97,20 @@ impl Job for ImportTasks {
         }
         let mut import = Import { spec: &spec, seen: HashSet::new(), counts: Map::new() };
         let mut tasks = Vec::new();
-        for path in &spec.paths {
-            let bytes = std::fs::read(path).map_err(|e| Error::usage(format!("{path}: {e}")))?;
-            let rows = read_objects(bytes.into()).map_err(|e| e.at(path))?;
+        let published = (spec.layout.is_some() || spec.mapping.is_some()).then(|| {
+            let mapping = spec.mapping.clone().unwrap_or_default();
+            Reader::new(spec.layout, &mapping, spec.level, spec.seed.unwrap_or(0))
+        });
+        for (path, bytes) in spec.paths.iter().zip(files) {
             let set = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
-            for (number, row) in rows.iter().enumerate() {
+            for (number, row) in source::rows(path, bytes)?.iter().enumerate() {
                 let place = || format!("{path}: row {}", number + 1);
-                let record =
-                    Record::read(row, &set, spec.level).map_err(|e| Error::data(e).at(place()))?;
-                tasks.extend(import.task(&record).map_err(|e| e.at(place()))?);
+                let fail = |e: String| Error::data(e).at(place());
+                let (record, origin) = match &published {
+                    Some(reader) => reader.read(row, number + 1, &set).map_err(fail)?,
+                    None => (Record::read(row, &set, spec.level).map_err(fail)?, Map::new()),
+                };
+                tasks.extend(import.task(&record, origin).map_err(|e| e.at(place()))?);
             }
         }
         for (part, rows) in tasks.chunks(PART_ROWS).enumerate() {
@@ -109,15 +131,20 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    fn task(&mut self, record: &Record) -> Result<Option<Task>> {
+    /// `origin` goes into the certificate.
+    fn task(&mut self, record: &Record, origin: Map<String, Value>) -> Result<Option<Task>> {
         let form = self.spec.form;
         let puzzle = match &record.puzzle {
             Ok(puzzle) => puzzle,
             Err(reason) => return self.fault("unparseable", reason).map(|()| None),
         };
         let (kind, detail) = match self.certify(puzzle, record) {
-            Ok(certificate) => {
-                self.count("certified");
+            Ok(mut certificate) => {
+                let published = certificate.kind == "reference";
+                self.count(if published { "published" } else { "certified" });
+                if let Value::Object(proof) = &mut certificate.proof {
+                    proof.extend(origin);
+                }
                 return puzzle.row(record.level, form, certificate).map(Some);
             }
             Err(fault) => fault,
@@ -164,19 +191,19 @@ impl Import<'_> {
     }
 }
 
-/// blake3 over the files' contents, in the order of the list.
-fn digest(paths: &[String]) -> Result<String> {
+fn read(paths: &[String]) -> Result<Vec<Bytes>> {
     if paths.is_empty() {
         return Err(Error::usage("paths: no file is named"));
     }
+    paths.iter().map(|path| source::read(path)).collect()
+}
+
+/// blake3 over the files' contents, in the order of the list.
+fn digest(files: &[Bytes]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for path in paths {
-        let fail = |e: std::io::Error| {
-            Error::usage(format!("{path}: {e}; `paths` are relative to the current directory"))
-        };
-        let file = std::fs::File::open(path).map_err(fail)?;
-        hasher.update(&file.metadata().map_err(fail)?.len().to_le_bytes());
-        hasher.update_reader(file).map_err(fail)?;
+    for bytes in files {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    hasher.finalize().to_hex().to_string()
 }

@@ -14,7 +14,8 @@ pub struct Prompt {
 
 impl Prompt {
     /// A task in chat form is rendered by the checkpoint's own template, up to the answer, whose
-    /// think part is opened (a reasoning model's template may have done that). A task without
+    /// think part is opened where the task's text opens it (a reasoning model's template may have
+    /// done that). A task without
     /// messages, or a checkpoint without a template, takes the task's text as it is.
     pub fn new(task: &Task, tokenizer: &Tokenizer) -> Result<Self> {
         let fail = |e: Error| e.at(format!("task `{}`", task.task_id));
@@ -31,7 +32,8 @@ impl Prompt {
             return Ok(Self { text: task.prompt.clone(), ids });
         };
         let think = Tag::Think.text();
-        if !text.trim_end().ends_with(think) {
+        let asked = task.prompt.trim_end().ends_with(think);
+        if asked && !text.trim_end().ends_with(think) {
             text.push_str(think);
         }
         // The template has put the begin of text where it wants it: none is added.

@@ -96,7 +96,7 @@ pub(super) fn verdict(judge: &Judge, rollout: &Rollout, rule: Rule) -> Verdict {
         format: judgement.format.to_string(),
         verdict: judgement.word().into(),
         place: match found {
-            Some(task::Verdict::Wrong(place)) => place.clone(),
+            Some(task::Verdict::Wrong(place) | task::Verdict::Unknown(place)) => place.clone(),
             _ => String::new(),
         },
         correct: found.is_some_and(task::Verdict::is_correct),

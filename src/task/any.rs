@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Certificate, Family, Fault, Form, Probe, Puzzle, Split, Style, Verdict};
+use super::{
+    Certificate, Choice, Family, Fault, Form, Probe, Problem, Puzzle, Split, Style, Verdict,
+};
 use crate::dataset::Task;
 use crate::entropy::Stream;
 use crate::{Error, Result};
@@ -17,7 +19,9 @@ pub struct AnyPuzzle {
 trait Object: Send {
     fn certify(&self) -> Result<Certificate, Fault>;
     fn check(&self, answer: &str) -> Verdict;
+    fn find<'a>(&self, response: &'a str) -> Option<&'a str>;
     fn trace(&self, style: Style) -> String;
+    fn answer(&self) -> String;
     fn canonical(&self) -> String;
     fn probes(&self) -> [Vec<Probe>; 2];
     fn renamed(&self, stream: &mut Stream) -> Option<Box<dyn Object>>;
@@ -32,8 +36,14 @@ impl<P: Puzzle + 'static> Object for P {
     fn check(&self, answer: &str) -> Verdict {
         Puzzle::check(self, answer)
     }
+    fn find<'a>(&self, response: &'a str) -> Option<&'a str> {
+        Puzzle::find(self, response)
+    }
     fn trace(&self, style: Style) -> String {
         Puzzle::trace(self, style)
+    }
+    fn answer(&self) -> String {
+        Puzzle::answer(self, Style::Compact)
     }
     fn canonical(&self) -> String {
         canonical(self, &mut Vec::new())
@@ -52,6 +62,18 @@ impl<P: Puzzle + 'static> Object for P {
         certificate: Certificate,
     ) -> Result<Task> {
         row(self, family, level, form, certificate, Object::canonical(self))
+    }
+}
+
+impl From<Problem> for AnyPuzzle {
+    fn from(problem: Problem) -> Self {
+        Self::new(Family::Math, problem)
+    }
+}
+
+impl From<Choice> for AnyPuzzle {
+    fn from(choice: Choice) -> Self {
+        Self::new(Family::Choice, choice)
     }
 }
 
@@ -97,8 +119,18 @@ impl AnyPuzzle {
         self.puzzle.check(answer.trim())
     }
 
+    /// [`Puzzle::find`].
+    pub fn find<'a>(&self, response: &'a str) -> Option<&'a str> {
+        self.puzzle.find(response)
+    }
+
     pub fn trace(&self, style: Style) -> String {
         self.puzzle.trace(style)
+    }
+
+    /// A right answer, written briefly.
+    pub fn answer(&self) -> String {
+        self.puzzle.answer()
     }
 
     /// Hash of the puzzle up to renaming and reordering, 64 hex digits.
@@ -159,7 +191,7 @@ pub(super) fn row<P: Puzzle>(
     })
 }
 
-/// The prompt, up to the open `<think>`, and in chat form its messages as JSON.
+/// The prompt, up to the open `<think>` where there is one, and in chat form its messages as JSON.
 fn prompt<P: Puzzle>(puzzle: &P, form: Form) -> (String, String) {
     let text = puzzle.text(form.style);
     let system = match form.style {
@@ -168,7 +200,7 @@ fn prompt<P: Puzzle>(puzzle: &P, form: Form) -> (String, String) {
     };
     if !form.chat {
         let gap = if system.is_empty() { "" } else { "\n\n" };
-        return (format!("{system}{gap}{text}\n<think>"), String::new());
+        return (format!("{system}{gap}{text}\n{}", P::THINK), String::new());
     }
     let turns = [("system", system), ("user", text.as_str())];
     let turns = turns.into_iter().filter(|(_, content)| !content.is_empty());
@@ -178,5 +210,5 @@ fn prompt<P: Puzzle>(puzzle: &P, form: Form) -> (String, String) {
         .collect();
     let messages: Value =
         turns.map(|(role, content)| json!({"role": role, "content": content})).collect();
-    (format!("{marked}<|im_start|>assistant\n<think>"), messages.to_string())
+    (format!("{marked}<|im_start|>assistant\n{}", P::THINK), messages.to_string())
 }

@@ -1,4 +1,5 @@
-//! Tasks of the four families: drawn, certified, demonstrated, checked. Pure.
+//! Tasks: drawn, certified, demonstrated, checked in four families, only checked in those whose
+//! answers are published. Pure.
 
 /// Calls a generic function with the puzzle type of a family.
 macro_rules! for_family {
@@ -8,6 +9,8 @@ macro_rules! for_family {
             Family::Induction => $function::<$crate::task::induction::Induction>($($argument),*),
             Family::Abduction => $function::<$crate::task::abduction::Abduction>($($argument),*),
             Family::Arithmetic => $function::<$crate::task::arithmetic::Arithmetic>($($argument),*),
+            Family::Math => $function::<$crate::task::published::Problem>($($argument),*),
+            Family::Choice => $function::<$crate::task::published::Choice>($($argument),*),
         }
     };
 }
@@ -22,6 +25,7 @@ mod generate;
 mod induction;
 pub mod math;
 mod panel;
+mod published;
 mod puzzle;
 mod record;
 
@@ -38,10 +42,11 @@ pub use any::AnyPuzzle;
 pub use audit::{Audit, Line};
 pub use generate::{LOT, Request, generate, generate_lot};
 pub use panel::{Finding, Panel};
+pub use published::{Choice, Problem};
 pub use puzzle::{Certificate, Fault, FaultKind, Form, Probe, Puzzle, Style, Verdict};
 pub use record::Record;
 
-/// The three meta-abilities, and the domain of stage C.
+/// The three meta-abilities, the domain of stage C, and problems with published answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
@@ -49,11 +54,16 @@ pub enum Family {
     Induction,
     Abduction,
     Arithmetic,
+    Math,
+    Choice,
 }
 
 impl Family {
+    /// Those that are drawn and certified.
     pub const ALL: [Self; 4] =
         [Self::Deduction, Self::Induction, Self::Abduction, Self::Arithmetic];
+    /// Those whose answers are taken from their publishers.
+    pub const PUBLISHED: [Self; 2] = [Self::Math, Self::Choice];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,6 +71,8 @@ impl Family {
             Self::Induction => "induction",
             Self::Abduction => "abduction",
             Self::Arithmetic => "arithmetic",
+            Self::Math => "math",
+            Self::Choice => "choice",
         }
     }
 }
@@ -75,8 +87,10 @@ impl FromStr for Family {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|family| family.as_str() == text).ok_or_else(|| {
-            let known = Self::ALL.map(Self::as_str).join(", ");
+        let mut families = Self::ALL.into_iter().chain(Self::PUBLISHED);
+        families.find(|family| family.as_str() == text).ok_or_else(|| {
+            let known = [&Self::ALL[..], &Self::PUBLISHED].concat();
+            let known = known.into_iter().map(Self::as_str).collect::<Vec<_>>().join(", ");
             Error::data(format!("no task family `{text}`; there are {known}"))
         })
     }
@@ -154,8 +168,19 @@ fn resolve_parameters<P: Puzzle>(level: &Level) -> Result<Map<String, Value>> {
 }
 
 /// The solver-written reasoning that stands between `<think>` and `</think>`.
+///
+/// # Errors
+/// [`Error::Data`] for a task with a published answer.
 pub fn demonstrate(task: &Task) -> Result<String> {
-    Ok(AnyPuzzle::of(task)?.trace(task.style.parse()?))
+    let puzzle = AnyPuzzle::of(task)?;
+    if Family::PUBLISHED.contains(&puzzle.family) {
+        let family = puzzle.family;
+        return Err(Error::data(format!(
+            "task `{}`: family {family} has published answers and no solver to demonstrate them",
+            task.task_id
+        )));
+    }
+    Ok(puzzle.trace(task.style.parse()?))
 }
 
 /// The task under other names and in another order, certified anew; its id is the same.

@@ -125,6 +125,8 @@ pub enum Verdict {
     Wrong(String),
     /// No answer of the family's form.
     Unparsed,
+    /// An answer that cannot be compared with the right one, and why.
+    Unknown(String),
 }
 
 impl Verdict {
@@ -132,7 +134,7 @@ impl Verdict {
         match self {
             Self::Correct => "correct",
             Self::Wrong(_) => "wrong",
-            Self::Unparsed => "unparsed",
+            Self::Unparsed | Self::Unknown(_) => "unparsed",
         }
     }
 
@@ -150,6 +152,8 @@ pub type Probe = (&'static str, f64);
 /// or are checked.
 pub trait Puzzle: Serialize + DeserializeOwned + Send {
     type Parameters: Serialize + DeserializeOwned + Sync;
+    /// What a prompt ends with: the response's first tag, where answers stand in tags.
+    const THINK: &'static str = "<think>";
 
     /// The parameters of `level`, from 1: the paper's where the paper's give solvable puzzles.
     fn parameters(level: u32) -> Self::Parameters;
@@ -174,6 +178,11 @@ pub trait Puzzle: Serialize + DeserializeOwned + Send {
     /// Whether `answer` is right, decided from the puzzle. Reads both styles, upper and lower case.
     /// Linear in the answer's length.
     fn check(&self, answer: &str) -> Verdict;
+    /// The answer in a response that marks it as its family does; `None` where an answer part is
+    /// asked for, or nothing is marked.
+    fn find<'a>(&self, _response: &'a str) -> Option<&'a str> {
+        None
+    }
     /// Appends bytes that are equal for puzzles that differ in names and order only, and for no
     /// others.
     fn canonical(&self, out: &mut Vec<u8>);
