@@ -24,11 +24,7 @@ fn main() -> triad::Result<()> {
         starts[2] * 1e3
     );
     let sandbox = Sandbox::open()?;
-    let check = Tests::Humaneval {
-        prompt: "def total(numbers):\n    \"\"\"Their sum.\"\"\"\n".into(),
-        entry: "total".into(),
-        check: CHECK.into(),
-    };
+    let check = Tests::Humaneval { entry: "total".into(), check: CHECK.into() };
     let case = |n: u32| Case { input: format!("{n} {n}\n"), output: format!("{}\n", 2 * n) };
     let stdin = Tests::Stdin { cases: (0..20).map(case).collect() };
     let case = |n: u32| Case { input: format!("{n}\n{n}"), output: format!("{}", 2 * n) };
@@ -43,7 +39,8 @@ fn main() -> triad::Result<()> {
             "class Solution:\n    def total(self, a, b):\n        return a + b",
         ),
     ] {
-        let code = Code { tests, limits: Limits::default() };
+        let problem = "def total(numbers):\n    \"\"\"Their sum.\"\"\"\n".into();
+        let code = Code { problem, tests, solution: String::new(), limits: Limits::default() };
         for workers in [1, cores] {
             let crowd = Crowd::new(&sandbox, Some(workers));
             let programs = vec![program; 100];

@@ -9,7 +9,7 @@ use std::process::Command;
 use flate2::read::GzDecoder;
 use serde_json::{Map, Value};
 use triad::sandbox::{Crowd, Limits, Sandbox, Worker};
-use triad::task::code::{Code, Outcome, Problem};
+use triad::task::code::{Code, Outcome, Row};
 
 /// Mutants that pass, by task and site, and why they do: what they change cannot be seen from
 /// outside (`same`), or HumanEval's tests do not look (`unseen`).
@@ -22,19 +22,19 @@ fn file() -> PathBuf {
     file
 }
 
-fn problems() -> BTreeMap<String, Problem> {
+fn problems() -> BTreeMap<String, Row> {
     let lines = BufReader::new(GzDecoder::new(std::fs::File::open(file()).unwrap())).lines();
     let rows =
         lines.map(|line| serde_json::from_str::<Map<String, Value>>(&line.unwrap()).unwrap());
-    let problems = rows.map(|row| Problem::humaneval(&row).unwrap());
-    problems.map(|problem| (problem.name.clone(), problem)).collect()
+    let problems = rows.map(|row| Row::humaneval(&row).unwrap());
+    problems.map(|problem| (problem.id.clone(), problem)).collect()
 }
 
-fn judge(programs: &[(&Problem, String)]) -> Vec<Outcome> {
+fn judge(programs: &[(&Row, String)]) -> Vec<Outcome> {
     let sandbox = Sandbox::open().unwrap();
     // Some mutants never end.
     let limits = Limits { cpu_seconds: 2, ..Limits::default() };
-    let work = |worker: &mut Worker, (problem, program): &(&Problem, String)| {
+    let work = |worker: &mut Worker, (problem, program): &(&Row, String)| {
         let code = Code { limits, ..problem.code.clone() };
         code.judge(program, |request, limits| worker.run(request, limits))
     };
@@ -46,13 +46,13 @@ fn references_pass_and_stubs_fail() {
     let problems = problems();
     assert_eq!(problems.len(), 164);
     let references: Vec<_> =
-        problems.values().map(|problem| (problem, problem.solution.clone())).collect();
+        problems.values().map(|problem| (problem, problem.code.solution.clone())).collect();
     for ((problem, _), outcome) in references.iter().zip(judge(&references)) {
-        assert_eq!(outcome, Outcome::Passed, "{}", problem.name);
+        assert_eq!(outcome, Outcome::Passed, "{}", problem.id);
     }
     let stubs: Vec<_> = problems.values().map(|problem| (problem, "    pass\n".into())).collect();
     for ((problem, _), outcome) in stubs.iter().zip(judge(&stubs)) {
-        assert!(matches!(outcome, Outcome::Failed { .. }), "{}: {outcome}", problem.name);
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{}: {outcome}", problem.id);
     }
 }
 

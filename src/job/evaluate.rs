@@ -100,8 +100,9 @@ impl Scores {
         block: &[(u64, &Task)],
         rows: &[Rollout],
     ) -> Result<()> {
+        let mut verdicts = judge(block.iter().map(|(_, task)| *task), rows, Rule::Correct)?;
         for (&(item, task), group) in block.iter().zip(rows.chunks(mode.samples as usize)) {
-            let judged = judge([task].into_iter(), group, Rule::Correct)?;
+            let judged: Vec<_> = verdicts.drain(..group.len()).collect();
             let length: usize = group.iter().map(|row| row.tokens.len()).sum();
             self.tokens += length;
             let score = Score {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::entropy::Stream;
-use crate::task::{AnyPuzzle, Choice, Problem, Record, math};
+use crate::sandbox::Limits;
+use crate::task::{AnyPuzzle, Choice, Problem, Record, code, math};
 
 /// A benchmark whose columns are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum Layout {
     Olympiadbench,
     Gpqa,
     Gsm8k,
+    Humaneval,
+    Livecodebench,
     Simplerl,
 }
 
@@ -87,6 +90,11 @@ pub struct Mapping {
 }
 
 impl Layout {
+    /// Whether answers are programs.
+    pub fn runs(self) -> bool {
+        matches!(self, Self::Humaneval | Self::Livecodebench)
+    }
+
     fn mapping(self) -> Mapping {
         let columns = |names: &[&str]| Columns(names.iter().map(|name| name.to_string()).collect());
         let plain = |problem: &[&str], answer: &[&str]| Mapping {
@@ -123,6 +131,8 @@ impl Layout {
                 ..plain(&["Question"], &["Correct Answer"])
             },
             Self::Gsm8k => plain(&["question"], &["answer"]),
+            // Rows with tests, which are read whole.
+            Self::Humaneval | Self::Livecodebench => Mapping::default(),
             Self::Simplerl => Mapping {
                 level: columns(&["level", "extra_info/level"]),
                 ..plain(
@@ -136,7 +146,10 @@ impl Layout {
 
 /// Reads rows of one layout.
 pub struct Reader {
+    layout: Option<Layout>,
     mapping: Mapping,
+    /// Of programs, where they are not the usual ones.
+    pub limits: Option<Limits>,
     /// What the rows are called in certificates.
     source: Value,
     level: u32,
@@ -160,7 +173,7 @@ impl Reader {
             level: either(&given.level, known.level),
             id: either(&given.id, known.id),
         };
-        Self { mapping, source: json!(layout), level, seed }
+        Self { layout, mapping, limits: None, source: json!(layout), level, seed }
     }
 
     /// The row's task, and where it is from.
@@ -173,6 +186,14 @@ impl Reader {
         number: usize,
         set: &str,
     ) -> Result<(Record, Map<String, Value>), String> {
+        let coded = match self.layout {
+            Some(Layout::Humaneval) => Some(code::Row::humaneval(row)?),
+            Some(Layout::Livecodebench) => Some(code::Row::livecodebench(row)?),
+            _ => None,
+        };
+        if let Some(coded) = coded {
+            return Ok(self.program(coded, set));
+        }
         let mapping = &self.mapping;
         let need = |columns: &Columns, what: &str| {
             columns.find(row).ok_or_else(|| {
@@ -204,6 +225,16 @@ impl Reader {
         let answer = puzzle.answer();
         let record = Record { set: set.into(), level, text: problem, answer, puzzle: Ok(puzzle) };
         Ok((record, origin))
+    }
+
+    fn program(&self, row: code::Row, set: &str) -> (Record, Map<String, Value>) {
+        let code::Row { id, level, mut code } = row;
+        code.limits = self.limits.unwrap_or(code.limits);
+        let (text, answer) = (code.problem.clone(), code.solution.clone());
+        let puzzle = Ok(AnyPuzzle::from(code));
+        let level = level.unwrap_or(self.level);
+        let origin = [("id".to_string(), json!(id)), ("layout".to_string(), self.source.clone())];
+        (Record { set: set.into(), level, text, answer, puzzle }, Map::from_iter(origin))
     }
 
     /// The options, the right one first.

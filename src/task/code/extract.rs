@@ -1,8 +1,9 @@
 //! The program in a response.
 
-/// The last fenced block that is closed; all of an answer that has no fence. `None` where that is
-/// blank, or no fence is closed: a response that was cut short has no program.
-pub fn program(answer: &str) -> Option<&str> {
+/// The last fenced block that is closed; where `bare` allows it, all of an answer that has no
+/// fence. `None` where that is blank, or no fence is closed: a response that was cut short has no
+/// program.
+pub fn program(answer: &str, bare: bool) -> Option<&str> {
     let mut open = None;
     let mut found = None;
     let mut fenced = false;
@@ -22,7 +23,7 @@ pub fn program(answer: &str) -> Option<&str> {
             }
         };
     }
-    let program = if fenced { found? } else { answer };
+    let program = if bare && !fenced { answer } else { found? };
     (!program.trim().is_empty()).then_some(program)
 }
 
@@ -61,8 +62,9 @@ mod tests {
             ("```python\ns = '```'\n```", Some("s = '```'\n")),
         ];
         for (answer, expected) in cases {
-            assert_eq!(program(answer), expected, "{answer}");
+            assert_eq!(program(answer, true), expected, "{answer}");
         }
+        assert_eq!(program("x = 1", false), None);
     }
 
     #[test]

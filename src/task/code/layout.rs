@@ -3,43 +3,37 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Case, Code, Tests, pickle};
+use super::{Case, Code, Tests, packed};
 use crate::sandbox::Limits;
 
 /// A row of somebody's file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct Row {
     /// The publisher's name for it.
-    pub name: String,
-    /// What the model reads.
-    pub question: String,
-    /// 1 easy, 2 medium, 3 hard; 1 where the publisher has none.
-    pub level: u32,
-    /// A program that passes, where there is one.
-    pub solution: String,
+    pub id: String,
+    /// 1 easy, 2 medium, 3 hard.
+    pub level: Option<u32>,
     pub code: Code,
 }
 
-impl Problem {
+impl Row {
     /// HumanEval's JSON lines.
     ///
     /// # Errors
     /// Which column is missing or wrong.
     pub fn humaneval(row: &Map<String, Value>) -> Result<Self, String> {
-        let prompt = text(row, "prompt")?.to_string();
         let solution = row.get("canonical_solution").and_then(Value::as_str).unwrap_or_default();
         let tests = Tests::Humaneval {
-            prompt: prompt.clone(),
             entry: text(row, "entry_point")?.into(),
             check: text(row, "test")?.into(),
         };
-        Ok(Self {
-            name: text(row, "task_id")?.into(),
-            question: prompt,
-            level: 1,
+        let code = Code {
+            problem: text(row, "prompt")?.into(),
+            tests,
             solution: solution.into(),
-            code: Code { tests, limits: Limits::default() },
-        })
+            limits: Limits::default(),
+        };
+        Ok(Self { id: text(row, "task_id")?.into(), level: None, code })
     }
 
     /// LiveCodeBench's rows (`code_generation`).
@@ -71,9 +65,9 @@ impl Problem {
             ));
         }
         let starter = row.get("starter_code").and_then(Value::as_str).unwrap_or_default();
-        let mut question = text(row, "question_content")?.to_string();
+        let mut problem = text(row, "question_content")?.to_string();
         if !starter.trim().is_empty() {
-            question = format!("{question}\n\n```python\n{}\n```", starter.trim_end());
+            problem = format!("{problem}\n\n```python\n{}\n```", starter.trim_end());
         }
         let difficulty = row.get("difficulty").and_then(Value::as_str).unwrap_or_default();
         let tests = match metadata.func_name {
@@ -83,17 +77,14 @@ impl Problem {
             }
             None => Tests::Stdin { cases },
         };
-        Ok(Self {
-            name: text(row, "question_id")?.into(),
-            question,
-            level: match difficulty {
-                "medium" => 2,
-                "hard" => 3,
-                _ => 1,
-            },
-            solution: String::new(),
-            code: Code { tests, limits: Limits::default() },
-        })
+        let level = match difficulty {
+            "easy" => Some(1),
+            "medium" => Some(2),
+            "hard" => Some(3),
+            _ => None,
+        };
+        let code = Code { problem, tests, solution: String::new(), limits: Limits::default() };
+        Ok(Self { id: text(row, "question_id")?.into(), level, code })
     }
 }
 
@@ -127,7 +118,7 @@ fn written(row: &Map<String, Value>, column: &str) -> Result<Vec<Written>, Strin
     let list = if written.starts_with('[') {
         written
     } else {
-        unpacked = pickle::text(written).map_err(at)?;
+        unpacked = packed::pickled(written).map_err(at)?;
         &unpacked
     };
     serde_json::from_str(list).map_err(|e| at(e.to_string()))

@@ -8,7 +8,9 @@ use crate::sandbox::{Crowd, Sandbox, Worker};
 fn judge(code: &Code, answers: &[&str]) -> Vec<String> {
     let sandbox = Sandbox::open().unwrap();
     let work = |worker: &mut Worker, answer: &&str| {
-        code.judge(answer, |request, limits| worker.run(request, limits))
+        let response = format!("so</think>\n<answer>{answer}</answer>");
+        let found = code.find(&response).unwrap_or_else(|| panic!("no program: {answer}"));
+        code.judge(found, |request, limits| worker.run(request, limits))
     };
     let outcomes = Crowd::new(&sandbox, None).map(answers, work, |_| Ok(())).unwrap();
     outcomes.iter().map(Outcome::to_string).collect()
@@ -16,11 +18,11 @@ fn judge(code: &Code, answers: &[&str]) -> Vec<String> {
 
 fn problem(row: serde_json::Value) -> Code {
     let row = row.as_object().unwrap();
-    let problem = match row.contains_key("entry_point") {
-        true => Problem::humaneval(row),
-        false => Problem::livecodebench(row),
+    let row = match row.contains_key("entry_point") {
+        true => Row::humaneval(row),
+        false => Row::livecodebench(row),
     };
-    problem.unwrap().code
+    row.unwrap().code
 }
 
 #[test]
@@ -59,8 +61,6 @@ fn whole_programs_are_judged_by_what_they_print() {
         ("print(1 +)", "syntax error"),
         ("raise KeyboardInterrupt", "test 1: exception KeyboardInterrupt"),
         ("class Odd(Exception): pass\nraise Odd('?')", "test 1: exception Odd"),
-        ("", "no program"),
-        ("```python\nprint(3)", "no program"),
     ];
     let (programs, expected): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
     assert_eq!(judge(&code, &programs), expected);
@@ -168,7 +168,7 @@ fn every_call_has_the_time_of_one() {
     let cases = ["0", "1", "2", "3"].map(|n| Case { input: n.into(), output: n.into() });
     let tests = Tests::Call { entry: "f".into(), cases: cases.into() };
     let limits = Limits { cpu_seconds: 1, wall_seconds: 30, ..Limits::default() };
-    let mut code = Code { tests, limits };
+    let mut code = Code { limits, ..with(tests) };
     let busy = "    import time\n    t = time.process_time()\n    while time.process_time() < t +";
     let answers = [
         (format!("def f(n):\n{busy} .5: pass\n    return n"), "passed"),
@@ -195,7 +195,7 @@ fn every_call_has_the_time_of_one() {
 fn rows_that_are_wrong_say_what_is() {
     let fault = |row: serde_json::Value| {
         let row = row.as_object().unwrap().clone();
-        Problem::livecodebench(&row).map(|_| ()).unwrap_err()
+        Row::livecodebench(&row).map(|_| ()).unwrap_err()
     };
     let row = |metadata: &str, public: &str, private: &str| {
         json!({"question_id": "q", "question_content": "?", "starter_code": "",
@@ -221,9 +221,44 @@ fn rows_that_are_wrong_say_what_is() {
 #[test]
 fn a_stored_problem_is_read_back() {
     let cases = vec![Case { input: "1".into(), output: "2".into() }];
-    let code = Code { tests: Tests::Stdin { cases }, limits: Limits::default() };
+    let code = with(Tests::Stdin { cases });
     let text = serde_json::to_string(&code).unwrap();
-    let tests = r#"{"tests":{"layout":"stdin","cases":[{"input":"1","output":"2"}]},"limits":"#;
-    assert!(text.starts_with(tests), "{text}");
+    let tests = r#"{"layout":"stdin","cases":[{"input":"1","output":"2"}]}"#;
+    assert!(text.contains(&format!(r#""problem":"?","tests":{tests},"limits":"#)), "{text}");
     assert_eq!(serde_json::from_str::<Code>(&text).unwrap(), code);
+}
+
+fn with(tests: Tests) -> Code {
+    Code { problem: "?".into(), tests, solution: String::new(), limits: Limits::default() }
+}
+
+#[test]
+fn the_program_is_looked_for_behind_the_reasoning() {
+    let stdin = with(Tests::Stdin { cases: vec![] });
+    let function = with(Tests::Humaneval { entry: "f".into(), check: "?".into() });
+    let cases = [
+        ("```\nx = 1\n```", Some("x = 1\n")),
+        ("<think>```\nx = 1\n```</think> none", None),
+        ("<think>```\nx = 1\n```</think>```py\nx = 2\n```", Some("x = 2\n")),
+        ("x</think><answer>x = 3</answer>", Some("x = 3")),
+        ("x</think><answer>so\n```\nx = 4\n```\n</answer>", Some("x = 4\n")),
+        ("x</think>```\nx = 5\n```<answer>x = 5", Some("x = 5\n")),
+        ("I give up", None),
+    ];
+    for (response, expected) in cases {
+        assert_eq!(stdin.find(response), expected, "{response}");
+    }
+    assert_eq!(function.find("    return 1\n"), Some("    return 1\n"));
+    assert_eq!(function.check("    return 1\n").as_str(), "unparsed");
+}
+
+#[test]
+fn what_has_no_test_is_malformed() {
+    let fault = |code: Code| code.certify().map(|certificate| certificate.proof).unwrap_err();
+    assert_eq!(fault(with(Tests::Stdin { cases: vec![] })).detail, "there is no test");
+    let nameless = Tests::Call { entry: " ".into(), cases: vec![] };
+    assert_eq!(fault(with(nameless)).detail, "the function's name is empty");
+    let check = Tests::Humaneval { entry: "f".into(), check: "def check(f): pass".into() };
+    let certificate = with(check).certify().unwrap();
+    assert_eq!((certificate.kind, &certificate.proof["tests"]), ("reference", &json!(1)));
 }
