@@ -3,6 +3,7 @@
 static ALLOCATOR: hostile::Counting = hostile::Counting;
 
 mod audit;
+mod benchmarks;
 mod chaos;
 mod cli;
 mod code;

@@ -213,8 +213,13 @@ impl Puzzle for Choice {
     /// last letter in brackets or stars, else the letter that the response begins with.
     fn find<'a>(&self, response: &'a str) -> Option<&'a str> {
         let text = concluded(response);
-        if text.contains("<answer>") || text.contains("\\boxed") {
+        let part = math::tagged(text);
+        let text = part.unwrap_or(text);
+        if text.contains("\\boxed") {
             return math::extract(text);
+        }
+        if part.is_some() {
+            return part.map(str::trim).filter(|answer| !answer.is_empty());
         }
         let lower = text.to_ascii_lowercase();
         let count = self.options.len();
@@ -227,7 +232,7 @@ impl Puzzle for Choice {
             let at = (1..bytes.len().saturating_sub(1)).rev().find(|&at| {
                 let around = [bytes[at - 1], bytes[at + 1]];
                 matches!(around, [b'(', b')'] | [b'*', b'*'])
-                    && (b'A'..=b'Z').contains(&bytes[at])
+                    && bytes[at].is_ascii_uppercase()
                     && usize::from(bytes[at] - b'A') < count
             });
             at.map(|at| &text[at..=at])

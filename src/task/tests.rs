@@ -40,7 +40,7 @@ fn levels(family: Family, count: usize) -> Vec<Level> {
             json!({"depth": [2, 3], "goals": 2, "distractors": [2, 4], "and_share": 0.0, "or_share": 0.0, "cycle_share": 0.0}),
             json!({"depth": [2, 3], "goals": 2, "distractors": [1, 2], "and_share": 0.3, "or_share": 0.3, "cycle_share": 0.1}),
         ],
-        Family::Arithmetic => [json!({}), json!({})],
+        _ => [json!({}), json!({})],
     };
     (1..)
         .zip(parameters)
@@ -127,6 +127,11 @@ fn levels_are_checked_and_filled_in() {
     let odd = level(json!({"level": 1, "count": 5, "varables": 3}));
     let message = resolve(Family::Deduction, &odd).unwrap_err().to_string();
     assert!(message.contains("`varables`") && message.contains("variables"), "{message}");
+    for family in Family::PUBLISHED {
+        let asked = level(json!({"level": 1, "count": 5}));
+        let message = resolve(family, &asked).unwrap_err().to_string();
+        assert!(message.contains("are not drawn: `import-tasks`"), "{message}");
+    }
     let narrow = level(json!({"level": 1, "count": 500, "operations": 1, "operands": [0, 2]}));
     let request = request(Family::Arithmetic, Split::Heldout, 1, vec![narrow]);
     let message = draw(&request, 1).unwrap_err().to_string();

@@ -48,7 +48,8 @@ pub fn extract(response: &str) -> Option<&str> {
     found.map(str::trim).filter(|found| !found.is_empty())
 }
 
-fn tagged(text: &str) -> Option<&str> {
+/// What is in the last `<answer>`.
+pub fn tagged(text: &str) -> Option<&str> {
     let inside = &text[text.rfind("<answer>")? + "<answer>".len()..];
     Some(inside.split("</answer>").next().unwrap_or(inside))
 }

@@ -25,7 +25,7 @@ use std::fmt;
 
 use compare::Comparison;
 use expression::Expr;
-pub use extract::extract;
+pub use extract::{extract, tagged};
 use token::Commas;
 
 /// Bytes of an answer.
