@@ -8,14 +8,15 @@
 //! # Layout
 //! A module imports only from modules above its own line.
 //! ```text
-//! error  id  entropy  nearest  errors with their exit codes; typed ids; the one clock and the
-//!                       counter-based RNG; the name that was meant
+//! error  id  entropy  nearest  part  errors with their exit codes; typed ids; the one clock and the
+//!                       counter-based RNG; the name that was meant; what other crates bring
 //! store                 object storage: keys, manifests, commit, transfer, integrity, garbage, buckets
 //! server                OpenAI-compatible completion servers: requests, answers, retries
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
 //! task  reward  advantage  statistics  per task family: generate, certify, check; the reward rule;
 //!                       advantages; estimates and their intervals
-//! merge  query  report  parameter-space methods; DataFusion over committed artifacts; result pages
+//! merge  query  report  parameter-space methods; DataFusion over committed artifacts,
+//!                       on a cluster too (`cluster/`); result pages
 //! serve                 Arrow Flight SQL
 //! job                   one file per job kind, the driver they share, and what they ask of libtorch,
 //!                       which a crate of its own has (`engine/`)
@@ -32,6 +33,7 @@ pub mod id;
 pub mod job;
 pub mod merge;
 pub mod nearest;
+pub mod part;
 pub mod pipeline;
 pub mod query;
 pub mod report;

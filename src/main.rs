@@ -1,10 +1,12 @@
-//! The program without libtorch: it starts in a tenth of the time, and goes on as `triad-torch` where
-//! a stage has to compute.
+//! The program without libtorch and Ballista: it starts in a tenth of the time, and goes on as
+//! `triad-torch` where a stage has to compute, as `triad-cluster` where a query runs on a cluster.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use triad::{Error, job::engine};
+use triad::Error;
+use triad::job::engine::ENGINE;
+use triad::query::CLUSTER;
 
 /// Rows are made on one thread and freed on another, which the system's allocator pays for with
 /// locks: generating is a tenth faster with this one.
@@ -12,19 +14,20 @@ use triad::{Error, job::engine};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    engine::install_elsewhere(become_torch);
+    ENGINE.install_elsewhere(|| go_on_as("triad-torch"));
+    CLUSTER.install_elsewhere(|| go_on_as("triad-cluster"));
     triad::cli::main()
 }
 
-/// Runs the same command line in the program beside this one, in this process.
-fn become_torch() -> Error {
+/// Runs the same command line in the program called `name` beside this one, in this process.
+fn go_on_as(name: &str) -> Error {
     let program = match std::env::current_exe() {
-        Ok(this) => this.with_file_name("triad-torch"),
+        Ok(this) => this.with_file_name(name),
         Err(e) => return Error::defect(format!("where is this program? {e}")),
     };
     let why = Command::new(&program).args(std::env::args_os().skip(1)).exec();
     Error::usage(format!(
-        "{}: {why}; this needs libtorch: install triad-torch beside triad",
+        "{}: {why}; this needs it: install {name} beside triad",
         program.display()
     ))
 }

@@ -3,7 +3,7 @@
 
 mod measure;
 
-use triad::job::engine;
+use triad::job::engine::ENGINE;
 use triad_torch::Torch;
 
 /// As in `triad`.
@@ -11,7 +11,7 @@ use triad_torch::Torch;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    engine::install(&Torch);
+    ENGINE.install(&Torch);
     if std::env::args_os().nth(1).is_some_and(|command| command == "measure") {
         measure::main();
     }

@@ -16,6 +16,8 @@ pub const SERVER_PATIENCE: &str = "TRIAD_SERVER_PATIENCE";
 pub const SERVER_TIMEOUT: &str = "TRIAD_SERVER_TIMEOUT";
 /// Threads of libtorch for each running stage.
 pub const THREADS: &str = "TRIAD_THREADS";
+/// Bytes that queries and filters may hold.
+pub const MEMORY: &str = "TRIAD_MEMORY";
 /// `text` or `json`.
 pub const LOG_FORMAT: &str = "TRIAD_LOG_FORMAT";
 /// A log filter such as `debug` or `triad::pipeline=trace`, in place of `-v`.
@@ -29,7 +31,8 @@ pub const HOME: &str = "HOME";
 /// The end of `--help`. The store's own variables are read by its client, not by triad.
 pub const HELP: &str = "\
 Environment:
-  TRIAD_STORE, TRIAD_DEVICE, TRIAD_THREADS, TRIAD_LOG_FORMAT   defaults of the flags
+  TRIAD_STORE, TRIAD_DEVICE, TRIAD_THREADS, TRIAD_MEMORY,
+  TRIAD_LOG_FORMAT                                             defaults of the flags
   TRIAD_LOG                                                    log filter, such as `debug`
   TRIAD_SERVER_URL                                             default of --server
   TRIAD_SERVER_KEY                                             its bearer token

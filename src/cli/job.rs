@@ -8,7 +8,8 @@ use super::logging::Terminal;
 use super::run::{self, Source};
 use super::{Globals, output};
 use crate::dataset::{Rejected, Row};
-use crate::job::{self, Shard, engine};
+use crate::job::engine::ENGINE;
+use crate::job::{self, Shard};
 use crate::pipeline::{self, Ending};
 use crate::{Error, Result};
 
@@ -66,7 +67,7 @@ impl Job {
 }
 
 async fn replay(globals: &Globals, artifact: &str) -> Result<()> {
-    engine::engine()?;
+    ENGINE.get()?;
     let artifact = globals.open_store()?.find(artifact).await?;
     run::set_threads(globals);
     let rows = artifact.manifest.rows(Rejected::NAME);

@@ -25,7 +25,7 @@ pub(super) type Terminal = Option<MultiProgress>;
 pub(super) fn start(globals: &Globals) -> Result<Terminal> {
     let default = match globals.verbose {
         // What the credentials' chain warns of is said by the error that follows.
-        0 => "warn,aws_config=error,triad=info",
+        0 => "warn,aws_config=error,ballista_core=off,triad=info",
         1 => "info,triad=debug",
         _ => "debug,triad=trace",
     };

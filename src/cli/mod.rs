@@ -3,6 +3,7 @@
 mod audit;
 mod bucket;
 mod chaos;
+mod cluster;
 mod completions;
 mod environment;
 mod fsck;
@@ -30,9 +31,10 @@ mod tensorboard;
 
 use std::io::Write;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
-use crate::job::engine;
+use crate::job::engine::ENGINE;
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -65,6 +67,10 @@ struct Globals {
     #[arg(long, global = true, env = environment::THREADS, default_value_t = 1)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
+    /// What queries and filters may hold in memory before they go on on disk, as 512MiB or 8GB
+    /// [default: half of the machine's, or of the control group's]
+    #[arg(long, global = true, env = environment::MEMORY, value_name = "SIZE")]
+    memory: Option<ByteSize>,
     /// How logs are written to stderr; progress bars only with `text` on a terminal
     #[arg(long, global = true, env = environment::LOG_FORMAT, default_value = "text")]
     log_format: logging::LogFormat,
@@ -108,6 +114,10 @@ enum Command {
     Merge(merge::Merge),
     /// Query datasets with SQL
     Query(query::Query),
+    /// Plan and share out what `triad query --on` asks
+    Scheduler(cluster::Scheduler),
+    /// Compute what a scheduler shares out
+    Executor(cluster::Executor),
     /// Serve the tables of `triad query` over Arrow Flight SQL
     Serve(serve::Serve),
     /// Try a model: continue a prompt
@@ -143,7 +153,7 @@ impl Globals {
 
     /// The device to compute on: `auto` is the first GPU where there is one.
     fn device(&self) -> String {
-        let found = self.device == "auto" && engine::installed().is_some_and(|e| e.has_gpu());
+        let found = self.device == "auto" && ENGINE.installed().is_some_and(|e| e.has_gpu());
         match &self.device[..] {
             "auto" => if found { "cuda:0" } else { "cpu" }.into(),
             name => name.into(),
@@ -183,6 +193,9 @@ fn command() -> u8 {
 
 fn execute(cli: Cli) -> Result<()> {
     let terminal = logging::start(&cli.globals)?;
+    if let Some(memory) = cli.globals.memory {
+        crate::query::allow(memory.as_u64() as usize);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -205,6 +218,8 @@ fn execute(cli: Cli) -> Result<()> {
             Command::Audit(command) => command.execute(globals).await,
             Command::Merge(command) => command.execute(globals, terminal).await,
             Command::Query(command) => command.execute(globals).await,
+            Command::Scheduler(command) => command.execute(globals).await,
+            Command::Executor(command) => command.execute(globals).await,
             Command::Serve(command) => command.execute(globals).await,
             Command::Sample(command) => command.execute(globals).await,
             Command::Report(command) => command.execute(globals).await,

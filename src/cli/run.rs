@@ -7,7 +7,7 @@ use clap::Args;
 use super::logging::Terminal;
 use super::output::{self, Table};
 use super::{Globals, progress, server, signals};
-use crate::job::engine;
+use crate::job::engine::ENGINE;
 use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
 use crate::store::Store;
 use crate::{Error, Result, job, report};
@@ -56,7 +56,7 @@ pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOption
 
 /// Must precede the first tensor.
 pub(super) fn set_threads(globals: &Globals) {
-    if let Some(engine) = engine::installed() {
+    if let Some(engine) = ENGINE.installed() {
         engine.set_threads(globals.threads);
     }
 }

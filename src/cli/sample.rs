@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Globals, output, run};
 use crate::checkpoint::Checkpoint;
-use crate::job::engine::{self, Draws, Engine};
+use crate::job::engine::{Draws, ENGINE, Engine};
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -37,7 +37,7 @@ impl Sample {
                 self.temperature
             )));
         }
-        let engine = engine::engine()?;
+        let engine = ENGINE.get()?;
         let checkpoint = self.read(globals).await?;
         run::set_threads(globals);
         let on = globals.device();

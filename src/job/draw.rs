@@ -83,6 +83,6 @@ impl Job for Draw {
         true
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::engine::engine()?.draw(context)
+        super::engine::ENGINE.get()?.draw(context)
     }
 }

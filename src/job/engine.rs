@@ -1,14 +1,13 @@
 //! What computes with libtorch. This crate links none: a program that does installs its engine, and
 //! one that does not says how to get there.
 
-use std::sync::OnceLock;
-
 use tokio::runtime::Handle;
 
 use super::Context;
+use crate::Result;
 use crate::checkpoint::Checkpoint;
+use crate::part::Part;
 use crate::store::Artifact;
-use crate::{Error, Result};
 
 /// The jobs that need libtorch, and what commands ask of a model.
 pub trait Engine: Sync {
@@ -44,39 +43,5 @@ pub struct Draws {
     pub seed: u64,
 }
 
-enum Program {
-    Has(&'static dyn Engine),
-    Lacks(fn() -> Error),
-}
-
-static PROGRAM: OnceLock<Program> = OnceLock::new();
-
-/// The engine for the rest of the process. Only the first call counts.
-pub fn install(engine: &'static dyn Engine) {
-    let _ = PROGRAM.set(Program::Has(engine));
-}
-
-/// What happens instead where one is needed: `elsewhere` goes on in another program, or says why not.
-pub fn install_elsewhere(elsewhere: fn() -> Error) {
-    let _ = PROGRAM.set(Program::Lacks(elsewhere));
-}
-
-/// The engine where this program has one.
-pub fn installed() -> Option<&'static dyn Engine> {
-    match PROGRAM.get() {
-        Some(Program::Has(engine)) => Some(*engine),
-        _ => None,
-    }
-}
-
-/// The engine. To be asked for before anything is begun that another program would begin again.
-///
-/// # Errors
-/// `Usage` where there is none.
-pub fn engine() -> Result<&'static dyn Engine> {
-    match PROGRAM.get() {
-        Some(Program::Has(engine)) => Ok(*engine),
-        Some(Program::Lacks(elsewhere)) => Err(elsewhere()),
-        None => Err(Error::usage("this program has no libtorch")),
-    }
-}
+/// The engine of this program.
+pub static ENGINE: Part<dyn Engine> = Part::new("this program has no libtorch");

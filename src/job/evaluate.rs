@@ -195,6 +195,6 @@ impl Job for Evaluate {
         if context.spec::<Spec>()?.server.is_some() {
             return served::evaluate::run(context);
         }
-        super::engine::engine()?.evaluate(context)
+        super::engine::ENGINE.get()?.evaluate(context)
     }
 }

@@ -192,7 +192,7 @@ pub async fn replay(artifact: Artifact, device: String) -> Result<(f64, f64)> {
             id.short()
         )));
     }
-    let (engine, runtime) = (engine::engine()?, Handle::current());
+    let (engine, runtime) = (engine::ENGINE.get()?, Handle::current());
     // A thread of its own: tensors must not move between the runtime's.
     let replayed = tokio::task::spawn_blocking(move || engine.replay(&runtime, &artifact, &device));
     replayed.await.map_err(|e| Error::defect(format!("the replay died: {e}")))?

@@ -376,6 +376,6 @@ impl Job for Rl {
         true
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::engine::engine()?.rl(context)
+        super::engine::ENGINE.get()?.rl(context)
     }
 }

@@ -97,6 +97,6 @@ impl Job for RolloutJob {
         if context.spec::<Spec>()?.server.is_some() {
             return served::rollout::run(context);
         }
-        super::engine::engine()?.rollout(context)
+        super::engine::ENGINE.get()?.rollout(context)
     }
 }

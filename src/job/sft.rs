@@ -100,6 +100,6 @@ impl Job for Sft {
         true
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::engine::engine()?.sft(context)
+        super::engine::ENGINE.get()?.sft(context)
     }
 }

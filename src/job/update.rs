@@ -54,6 +54,6 @@ impl Job for Update {
         true
     }
     fn run(&self, context: &mut Context) -> Result<()> {
-        super::engine::engine()?.update(context)
+        super::engine::ENGINE.get()?.update(context)
     }
 }

@@ -7,9 +7,8 @@ use futures::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::{Pipeline, Stage};
-use crate::job::{
-    self, Input, Inputs, Outcome, Progress, ProgressSink, Run, Shard, StopFlag, engine,
-};
+use crate::job::engine::ENGINE;
+use crate::job::{self, Input, Inputs, Outcome, Progress, ProgressSink, Run, Shard, StopFlag};
 use crate::server::Endpoint;
 use crate::store::{Artifact, Manifest, Store};
 use crate::{Error, Result};
@@ -115,7 +114,7 @@ async fn committed(
 /// Gets the engine of a stage that is to run before anything is begun.
 fn needs(stage: &Stage) -> Result<()> {
     let computes = stage.job.computes(&stage.params);
-    let engine = computes.then(engine::engine).transpose();
+    let engine = computes.then(|| ENGINE.get()).transpose();
     engine.map_err(|e| e.at(format!("stage `{}`", stage.name))).map(drop)
 }
 

@@ -14,7 +14,7 @@ use crate::nearest::nearest;
 
 /// What went wrong with `sql`, over tables called `names`. A mistake in the SQL begins with its
 /// place, `line:column: `, where that is known.
-pub(super) fn explain(error: &DataFusionError, sql: &str, names: &[String]) -> Error {
+pub fn explain(error: &DataFusionError, sql: &str, names: &[String]) -> Error {
     let (said, word) = describe(error.find_root(), sql, names);
     let Error::Usage(text) = said else { return said };
     let (place, text) = match syntax_place(&text, sql) {
@@ -151,8 +151,16 @@ fn explain_plan(text: &str, sql: &str, names: &[String]) -> (Error, Option<Strin
     if let Some((name, _)) = unknown.and_then(|rest| rest.split_once('\'')) {
         let context = SessionContext::new();
         functions::register(&context);
-        let hint = match nearest(name, functions::names(&context).iter().map(String::as_str)) {
-            Some(at) => format!("; did you mean `{}`?", functions::names(&context)[at]),
+        let names = functions::names(&context);
+        let hint = match nearest(name, names.iter().map(String::as_str)) {
+            Some(at) if names[at] == name => {
+                let said = format!(
+                    "`{name}` gives something else each time; the rows of a job depend on its inputs \
+                     alone"
+                );
+                return (Error::usage(said), Some(name.into()));
+            }
+            Some(at) => format!("; did you mean `{}`?", names[at]),
             None => String::new(),
         };
         return (Error::usage(format!("no function `{name}`{hint}")), Some(name.into()));

@@ -17,9 +17,12 @@
 //! A name with a hyphen stands in double quotes: `SELECT * FROM quickstart."rollout-base"`.
 
 mod catalog;
+mod cluster;
 mod failure;
 mod files;
 mod functions;
+mod gather;
+mod kept;
 mod output;
 mod parts;
 mod script;
@@ -32,13 +35,19 @@ mod table;
 mod tensors;
 mod verified;
 mod version;
+mod yielding;
 #[cfg(test)]
 mod tests;
 
 pub use catalog::{Catalog, main_dataset, query};
-pub use failure::pointed;
+pub use cluster::{CLUSTER, Cluster, Executor, Scheduler, Serving, shared};
+pub use failure::{explain, pointed};
+pub use functions::{decode, register};
 pub use output::{Format, ResultWriter, write_results};
 pub use script::{is_complete, statements};
 pub use select::{has_order, select};
 pub use session::{Outcome, Rows, Session};
-pub use steady::{Limits, Steady};
+pub use steady::{Limits, Steady, allow};
+pub use table::{DatasetTable, STORE_URL};
+pub use verified::{Check, Verified};
+pub use yielding::Yielding;

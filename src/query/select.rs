@@ -83,7 +83,7 @@ impl Session {
     ) -> Result<Self> {
         let config = config.with_default_catalog_and_schema(HOME, BARE);
         let context = SessionContext::new_with_config_rt(config, runtime);
-        functions::register(&context);
+        functions::register_repeatable(&context);
         let mut names = Vec::new();
         for (name, table) in tables {
             names.push(name.split('.').map(quoted).collect::<Vec<_>>().join("."));

@@ -23,11 +23,14 @@ use futures::StreamExt;
 use url::Url;
 
 use super::catalog::{BARE, Catalog, HOME, quoted, tuned};
+use super::cluster::{CLUSTER, Scheduler};
 use super::failure::explain;
 use super::files::{Buckets, FileTables, inside};
+use super::kept::Kept;
 use super::steady::Limits;
 use super::table::STORE_URL;
 use super::version::Versions;
+use super::yielding::Yielding;
 use super::{functions, system};
 use crate::store::{Store, Traffic};
 use crate::{Error, Result};
@@ -94,15 +97,30 @@ pub(super) fn reading() -> SQLOptions {
 impl Session {
     /// Reads the names and their manifests.
     pub async fn open(store: &Store) -> Result<Self> {
-        Self::new(store.clone(), Arc::new(Catalog::open(store).await?), true).await
+        Self::new(store.clone(), Arc::new(Catalog::open(store).await?), true, None).await
+    }
+
+    /// One whose queries run on a cluster.
+    pub async fn on(store: &Store, scheduler: &Scheduler) -> Result<Self> {
+        let catalog = Arc::new(Catalog::open(store).await?);
+        Self::new(store.clone(), catalog, true, Some(scheduler)).await
     }
 
     /// One that knows no files: for who asks from another machine.
     pub async fn without_files(store: &Store, catalog: Arc<Catalog>) -> Result<Self> {
-        Self::new(store.clone(), catalog, false).await
+        Self::new(store.clone(), catalog, false, None).await
     }
 
-    async fn new(store: Store, catalog: Arc<Catalog>, files: bool) -> Result<Self> {
+    async fn new(
+        store: Store,
+        catalog: Arc<Catalog>,
+        files: bool,
+        on: Option<&Scheduler>,
+    ) -> Result<Self> {
+        if files {
+            // The session of one user: for as long as the process lives.
+            std::mem::forget(Kept::new());
+        }
         let buckets = Arc::new(Buckets::default());
         // A folder that COPY has just written to is listed again.
         let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
@@ -119,15 +137,19 @@ impl Session {
             let files = Arc::new(FileTables(runtime.clone()));
             catalogs = Arc::new(DynamicFileCatalog::new(catalogs, files));
         }
-        let state: SessionState = SessionStateBuilder::new()
+        let mut state: SessionState = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
             .with_catalog_list(catalogs)
             .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(Yielding))
             .build();
+        if let Some(scheduler) = on {
+            state = CLUSTER.get()?.attach(state, scheduler, &store)?;
+        }
         let context = SessionContext::new_with_state(state);
         functions::register(&context);
-        functions::register_decode(&context, &store);
+        context.register_udf(functions::decode(&store));
         catalog.register(&context).await?;
         let state = State { catalog, names: None, made: BTreeSet::new() };
         let session = Self { store, context, buckets, state: Mutex::new(state) };

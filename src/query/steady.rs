@@ -2,7 +2,8 @@
 //! `filter` job runs.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -19,6 +20,8 @@ use url::Url;
 
 use super::catalog::{main_dataset, schema_of, tuned};
 use super::failure::one_line;
+use super::gather::gathered;
+use super::kept::Kept;
 use super::parts::in_parts;
 use super::select::Session;
 use super::settle::{is_settled, with_total_orders};
@@ -44,18 +47,48 @@ pub struct Limits {
     pub cores: usize,
 }
 
+/// What [`allow`] was told.
+static ALLOWED: OnceLock<usize> = OnceLock::new();
+
+/// Sets the memory of [`Limits::of_this_process`], in bytes. Only the first call counts.
+pub fn allow(memory: usize) {
+    let _ = ALLOWED.set(memory);
+}
+
 impl Limits {
-    /// Half of the memory of the machine, or of the process's control group, and all cores.
+    /// The memory that was allowed, else half of that of the machine, or of the process's control
+    /// group; and all cores.
     pub fn of_this_process() -> Self {
-        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let group = text("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX);
-        let info = text("/proc/meminfo");
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        if let Some(&memory) = ALLOWED.get() {
+            return Self { memory, cores };
+        }
+        let text = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        // `0::/path`: the process's group lies in others, each with a bound of its own.
+        let group = text(Path::new("/proc/self/cgroup"));
+        let group = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let group = Path::new("/sys/fs/cgroup").join(group);
+        let bounds = group.ancestors().map(|group| text(&group.join("memory.max")));
+        let group = bounds.filter_map(|text| text.trim().parse::<usize>().ok()).min();
+        let info = text(Path::new("/proc/meminfo"));
         let total = info.strip_prefix("MemTotal:").and_then(|rest| rest.split_whitespace().next());
         let total = total.and_then(|kb| kb.parse::<usize>().ok()).map_or(4 << 30, |kb| kb << 10);
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { memory: total.min(group) / 2, cores }
+        Self { memory: total.min(group.unwrap_or(total)) / 2, cores }
     }
 }
+
+/// How a query is computed: the faster ways need more memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    /// Its last sort spills nothing, nor do joins.
+    InMemory,
+    HashJoins,
+    /// All can spill.
+    MergeJoins,
+}
+
+/// The fastest first.
+const WAYS: [Way; 3] = [Way::InMemory, Way::HashJoins, Way::MergeJoins];
 
 /// A query that is planned, and has read nothing yet.
 pub struct Steady<'a> {
@@ -96,7 +129,7 @@ impl<'a> Steady<'a> {
         let schema = Arc::new(Schema::empty());
         let mut planned =
             Self { sql, inputs, tables, limits, schema, plan: String::new(), settled: false };
-        let session = planned.session(true)?;
+        let session = planned.session(Way::HashJoins)?;
         let frame = session.plan(sql).await?;
         planned.schema = Arc::new(frame.schema().as_arrow().clone());
         let plan = session.context.state().optimize(frame.logical_plan());
@@ -127,8 +160,8 @@ impl<'a> Steady<'a> {
         self.inputs.iter().map(width).max().unwrap_or_default().max(1) as usize
     }
 
-    /// Hash joins are faster; merge joins can spill.
-    fn session(&self, hash_joins: bool) -> Result<Session> {
+    fn session(&self, way: Way) -> Result<Session> {
+        let hash_joins = way != Way::MergeJoins;
         let Limits { memory, cores } = self.limits;
         let mut config = tuned(SessionConfig::new()).with_repartition_file_scans(false);
         config = match self.settled {
@@ -162,9 +195,9 @@ impl<'a> Steady<'a> {
     }
 
     /// Runs it: what `make` makes of each `size` rows, or fewer where they are long, goes to `take`,
-    /// in order, with their number from 0. When joins need more memory than there is, the query
-    /// begins again with joins that spill, and `take` gets the same parts once more from 0. Returns
-    /// how many parts there were.
+    /// in order, with their number from 0. When one way of computing it needs more memory than there
+    /// is, the query begins again in the next, and `take` gets the same parts once more from 0.
+    /// Returns how many parts there were.
     ///
     /// # Errors
     /// `Data` and `TryAgain` as reading fails, `Usage` where the query fails, the errors of `make`
@@ -175,13 +208,15 @@ impl<'a> Steady<'a> {
         make: impl Fn(RecordBatch) -> Result<P> + Clone + Send + Sync + 'static,
         mut take: impl AsyncFnMut(usize, P) -> Result<()>,
     ) -> Result<usize> {
-        for hash_joins in [true, false] {
-            let session = self.session(hash_joins)?;
+        let _kept = Kept::new();
+        let ways = if self.settled { &WAYS[..] } else { &WAYS[..1] };
+        for &way in ways {
+            let session = self.session(way)?;
             let failed = |e: &DataFusionError| match is_exhausted(e) {
                 true => self.too_small(e),
                 false => session.explain(e, self.sql),
             };
-            let rows = self.stream(&session).await.map_err(|e| failed(&e))?;
+            let rows = self.stream(&session, way).await.map_err(|e| failed(&e))?;
             let mut parts = in_parts(rows, size, PART_BYTES)
                 .map(|part| {
                     let make = make.clone();
@@ -203,10 +238,10 @@ impl<'a> Steady<'a> {
             };
             match end {
                 None => return Ok(count),
-                Some(e) if hash_joins && self.settled && is_exhausted(&e) => {
+                Some(e) if Some(&way) != ways.last() && is_exhausted(&e) => {
+                    let memory = self.limits.memory;
                     tracing::info!(
-                        "joins need more than {} bytes: again, spilling",
-                        self.limits.memory
+                        "the query needs more than {memory} bytes: again, spilling more"
                     );
                 }
                 Some(e) => return Err(failed(&e)),
@@ -218,11 +253,15 @@ impl<'a> Steady<'a> {
     async fn stream(
         &self,
         session: &Session,
+        way: Way,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let state = session.context.state();
         let plan = state.create_logical_plan(self.sql).await?;
         let plan = with_total_orders(state.optimize(&plan)?)?;
-        let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+        let mut plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+        if way == Way::InMemory {
+            plan = gathered(&plan)?.unwrap_or(plan);
+        }
         execute_stream(plan, session.context.task_ctx())
     }
 

@@ -24,14 +24,14 @@ use serde_json::Value;
 use crate::store::{Artifact, Bounds, ObjectEntry};
 
 /// The URL under which a session knows the store: its own scheme, so that it hides no other.
-pub(super) const STORE_URL: &str = "triad://store";
+pub const STORE_URL: &str = "triad://store";
 
 /// What one GET of a file's tail brings: the footer of all but giant files.
 const FOOTER_BYTES: usize = 64 << 10;
 
 /// The Parquet parts of one dataset. Sizes, row counts and bounds are the manifest's.
 #[derive(Debug)]
-pub(super) struct DatasetTable {
+pub struct DatasetTable {
     schema: SchemaRef,
     parts: Vec<PartitionedFile>,
     known: Statistics,
@@ -57,6 +57,18 @@ impl DatasetTable {
             .collect();
         let known = merged(&parts, &schema)?;
         Ok(Self { schema, parts, known })
+    }
+
+    /// The table that [`Self::parts`] of another process describe, with what is known of each.
+    pub fn of_parts(schema: SchemaRef, parts: Vec<PartitionedFile>) -> Result<Self> {
+        let hinted = |part: PartitionedFile| part.with_metadata_size_hint(FOOTER_BYTES);
+        let parts: Vec<_> = parts.into_iter().map(hinted).collect();
+        let known = merged(&parts, &schema)?;
+        Ok(Self { schema, parts, known })
+    }
+
+    pub fn parts(&self) -> &[PartitionedFile] {
+        &self.parts
     }
 
     /// The parts in which, for all that the manifest knows, rows may pass all `filters`.

@@ -336,6 +336,11 @@ fn select_runs_on_batches_in_memory() -> Result<()> {
     };
     let found = select(sql, tables(), runtime.handle())?;
     assert!(pretty_format_batches(&found).unwrap().to_string().contains("| b       | 2     |"));
+    for function in ["now()", "random()", "uuid()", "current_date()"] {
+        let sql = format!("SELECT {function} AS x FROM x");
+        let said = select(&sql, tables(), runtime.handle()).unwrap_err().to_string();
+        assert!(said.contains("gives something else each time"), "{said}");
+    }
     let error = select("SELECT * FROM metric", tables(), runtime.handle()).unwrap_err();
     assert!(error.to_string().starts_with("1:15: no table `metric`"), "{error}");
     assert!(has_order("SELECT 1 ORDER BY 1")? && !has_order("SELECT 1")?);

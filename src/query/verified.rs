@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{Debug, Display, Formatter};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use object_store::{
 };
 use tokio::sync::OnceCell;
 
+use crate::Error;
 use crate::id::ArtifactId;
 use crate::store::{Artifact, Key, ObjectEntry, Store};
 
@@ -33,22 +34,32 @@ const TAILS: usize = 256;
 
 /// When an object is read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Check {
+pub enum Check {
     /// Always.
     All,
     /// When half of it or more is asked for at once.
     Most,
 }
 
-/// The data objects of some artifacts, by their paths.
-pub(super) struct Verified {
+/// The data objects of some artifacts, by their paths. What others are is read of their manifests
+/// when they are asked for: plans may come from another machine.
+pub struct Verified {
     store: Store,
     inner: Arc<dyn ObjectStore>,
     check: Check,
-    entries: HashMap<Path, (ArtifactId, ObjectEntry)>,
+    entries: RwLock<HashMap<Path, Known>>,
     whole: Mutex<VecDeque<(Path, u64, Arc<OnceCell<Bytes>>)>>,
     /// The ends of objects that are read by ranges: footers, and what lies beside them.
     tails: Mutex<HashMap<Path, (u64, Bytes)>>,
+}
+
+type Known = Arc<(ArtifactId, ObjectEntry)>;
+
+/// An artifact's objects.
+fn objects(artifact: &Artifact) -> impl Iterator<Item = (Path, Known)> {
+    let Artifact { store, manifest } = artifact;
+    let known = |entry: &ObjectEntry| Arc::new((manifest.id.clone(), entry.clone()));
+    manifest.objects.iter().map(move |entry| (store.raw(&entry.key(&manifest.id)).1, known(entry)))
 }
 
 impl Verified {
@@ -58,22 +69,33 @@ impl Verified {
         artifacts: impl Iterator<Item = &'a Artifact>,
     ) -> Self {
         let (inner, _) = store.raw(&Key::Run(String::new()));
-        let entries = artifacts.flat_map(|artifact| {
-            let id = &artifact.manifest.id;
-            artifact
-                .manifest
-                .objects
-                .iter()
-                .map(|entry| (store.raw(&entry.key(id)).1, (id.clone(), entry.clone())))
-        });
         Self {
             store: store.clone(),
             inner,
             check,
-            entries: entries.collect(),
+            entries: RwLock::new(artifacts.flat_map(objects).collect()),
             whole: Mutex::default(),
             tails: Mutex::default(),
         }
+    }
+
+    /// What the manifest says of an object; `None` for one that no manifest lists.
+    async fn entry(&self, path: &Path) -> crate::Result<Option<Known>> {
+        let known = |path| {
+            let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+            entries.get(path).cloned()
+        };
+        if let Some(found) = known(path) {
+            return Ok(Some(found));
+        }
+        let Some(Key::Data { id, .. }) = self.store.key_at(path) else { return Ok(None) };
+        let Some(artifact) = Artifact::open(&self.store, &id).await? else {
+            let (id, url) = (id.short(), self.store.url());
+            return Err(Error::data(format!("artifact {id} is not in the store {url}")));
+        };
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.extend(objects(&artifact));
+        Ok(entries.get(path).cloned())
     }
 
     /// An object, read once however many ask for it.
@@ -131,7 +153,7 @@ impl Verified {
     }
 }
 
-fn failed(error: crate::Error) -> Cause {
+fn failed(error: Error) -> Cause {
     Cause::Generic { store: "triad", source: Box::new(error) }
 }
 
@@ -150,8 +172,11 @@ impl Display for Verified {
 #[async_trait]
 impl ObjectStore for Verified {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult, Cause> {
-        let known = self.entries.get(path).filter(|_| !options.head);
-        let Some((_, entry)) = known else {
+        if options.head {
+            return self.inner.get_opts(path, options).await;
+        }
+        let known = self.entry(path).await.map_err(failed)?;
+        let Some((_, entry)) = known.as_deref() else {
             return self.inner.get_opts(path, options).await;
         };
         let size = entry.size;
@@ -174,14 +199,15 @@ impl ObjectStore for Verified {
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Cause> {
-        let Some((id, entry)) = self.entries.get(path) else {
+        let known = self.entry(path).await.map_err(failed)?;
+        let Some((id, entry)) = known.as_deref() else {
             return self.inner.get_ranges(path, ranges).await;
         };
         let size = entry.size;
         let fits = |range: &Range<u64>| range.start <= range.end && range.end <= size;
         if let Some(range) = ranges.iter().find(|range| !fits(range)) {
             let said = format!("{path}: its footer names bytes {range:?} of {size}");
-            return Err(failed(crate::Error::data(said)));
+            return Err(failed(Error::data(said)));
         }
         let asked: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if size > WHOLE || (self.check == Check::Most && asked < size.div_ceil(2)) {

@@ -93,6 +93,12 @@ impl Store {
         (Arc::new(self.client.clone()), self.path(key))
     }
 
+    /// The key of an object that [`Self::raw`] gave the path of.
+    pub fn key_at(&self, path: &Path) -> Option<Key> {
+        let parts: Vec<_> = path.prefix_match(&self.prefix)?.collect();
+        Key::parse(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>().join("/"))
+    }
+
     /// Whether it answers over a network: slowly, and many at a time.
     pub fn is_remote(&self) -> bool {
         !matches!(self.url.scheme(), "file" | "memory")

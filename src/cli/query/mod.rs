@@ -11,9 +11,11 @@ use std::time::Instant;
 use clap::Args;
 
 use self::target::Target;
-use super::{Globals, logging, signals};
-use crate::query::{Format, Outcome, ResultWriter, Rows, Session, pointed, statements};
-use crate::store::Traffic;
+use super::{Globals, cluster, logging, signals};
+use crate::query::{
+    CLUSTER, Format, Outcome, ResultWriter, Rows, Scheduler, Session, pointed, statements,
+};
+use crate::store::{Store, Traffic};
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -31,10 +33,17 @@ pub(super) struct Query {
     /// Say on stderr how many rows came, what was asked of the store, and how long it took
     #[arg(long)]
     stats: bool,
+    /// Compute on a cluster: the scheduler of `triad scheduler`, which reads the same store
+    #[arg(long, value_name = "ballista://HOST:PORT")]
+    on: Option<Scheduler>,
 }
 
 impl Query {
     pub async fn execute(self, globals: &Globals) -> Result<()> {
+        if self.on.is_some() {
+            cluster::shared(globals)?;
+            CLUSTER.get()?;
+        }
         let format = match self.format {
             Some(format) => format,
             None => format_for(self.output.as_deref()),
@@ -48,7 +57,8 @@ impl Query {
                     let said = format!("--output {}: at the prompt it is \\o", path.display());
                     return Err(Error::usage(said));
                 }
-                let session = Session::open(&globals.open_store()?.metered()).await?;
+                let store = globals.open_store()?.metered();
+                let session = open(&store, self.on.as_ref()).await?;
                 return prompt::run(session, format, self.stats).await;
             }
             None | Some("-") => {
@@ -68,16 +78,19 @@ impl Query {
         let stopped = signals::first()?;
         let target = Target::new(self.output.as_deref())?;
         let out = target.clone();
-        let (stats, clock) = (self.stats, Instant::now());
+        let (stats, on, clock) = (self.stats, self.on, Instant::now());
         // A task of its own, so that a signal is heard while it computes.
         let work = tokio::spawn(async move {
-            let session = Session::open(&store).await?;
+            let session = open(&store, on.as_ref()).await?;
             script(&session, &statements, format, &out, stats.then_some(clock)).await
         });
         let done = tokio::select! {
             done = work => done.unwrap_or_else(|e| Err(Error::defect(e))),
             () = stopped => {
                 target.discard();
+                if let Some(cluster) = CLUSTER.installed() {
+                    cluster.cancel().await;
+                }
                 let error = Error::try_again("stopped by a signal");
                 logging::failure(globals.log_format, &error);
                 signals::leave(&error)
@@ -92,6 +105,13 @@ impl Query {
             }
         }
         done.and_then(|()| target.keep())
+    }
+}
+
+async fn open(store: &Store, on: Option<&Scheduler>) -> Result<Session> {
+    match on {
+        Some(scheduler) => Session::on(store, scheduler).await,
+        None => Session::open(store).await,
     }
 }
 

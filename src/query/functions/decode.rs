@@ -13,9 +13,8 @@ use datafusion::common::not_impl_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
 use super::scalar::{arrays, failed};
@@ -26,11 +25,12 @@ use crate::store::Store;
 /// Endings of what is read of a checkpoint.
 const FILES: [&str; 4] = [".json", ".jinja", ".txt", ".model"];
 
-pub fn register(context: &SessionContext, store: &Store) {
+/// The function, over the checkpoints of `store`.
+pub fn decode(store: &Store) -> ScalarUDF {
     // An async function is not asked what its arguments are cast to.
     let signature = Signature::any(2, Volatility::Immutable);
     let decode = Decode { signature, store: store.clone(), known: Mutex::default() };
-    context.register_udf(AsyncScalarUDF::new(Arc::new(decode)).into_scalar_udf());
+    AsyncScalarUDF::new(Arc::new(decode)).into_scalar_udf()
 }
 
 struct Decode {

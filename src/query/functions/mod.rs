@@ -8,17 +8,28 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-use datafusion::logical_expr::AggregateUDF;
+use datafusion::logical_expr::{AggregateUDF, Volatility};
 use datafusion::prelude::SessionContext;
 
-pub(super) use decode::register as register_decode;
+pub use decode::decode;
 
 /// Makes the functions that need no store known to a session.
-pub(super) fn register(context: &SessionContext) {
+pub fn register(context: &SessionContext) {
     for function in counts::functions().into_iter().chain(judge::functions()) {
         context.register_udf(function);
     }
     context.register_udaf(AggregateUDF::from(bootstrap::BootstrapCi::default()));
+}
+
+/// [`register`] for a job, whose rows are a function of its inputs: takes away what asks a clock or
+/// draws numbers.
+pub(super) fn register_repeatable(context: &SessionContext) {
+    register(context);
+    for (name, function) in context.state().scalar_functions() {
+        if function.signature().volatility != Volatility::Immutable {
+            context.deregister_udf(name);
+        }
+    }
 }
 
 /// The names of all functions that a session knows, DataFusion's too.
