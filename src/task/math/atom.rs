@@ -22,6 +22,7 @@ impl Parser<'_> {
             Kind::Symbol('∞') => Expr::Infinity,
             Kind::Symbol('ℝ') => Expr::Reals,
             Kind::Symbol('∅') => Expr::Set(Vec::new()),
+            Kind::Symbol('…') => Expr::variable("…"),
             Kind::Symbol('√') => root(self.argument()?, 2),
             Kind::Symbol('∛') => root(self.argument()?, 3),
             Kind::Symbol(c @ ('(' | '[')) => return self.bracket(*c),
@@ -87,7 +88,12 @@ impl Parser<'_> {
 
     pub(super) fn name(&mut self, name: &str) -> Result<Expr, Reason> {
         let mut name = name.to_owned();
-        while self.eat('\'') {
+        loop {
+            let at = self.at;
+            if !self.eat('\'') && !(self.eat('^') && self.sign_above('\'')) {
+                self.at = at;
+                break;
+            }
             name.push('\'');
         }
         if self.peek() == Some('_') {
@@ -95,7 +101,9 @@ impl Parser<'_> {
             let braces = usize::from(matches!(self.ahead(1), Some(Kind::Symbol('{'))));
             let index = match self.ahead(1 + braces) {
                 Some(Kind::Number(value, false)) => Some(value.num().to_string()),
-                Some(Kind::Name(index) | Kind::Text(index)) => Some((*index).to_owned()),
+                Some(Kind::Name(index) | Kind::Text(index) | Kind::Command(index)) => {
+                    Some((*index).to_owned())
+                }
                 _ => None,
             };
             let closes = braces == 0 || matches!(self.ahead(3), Some(Kind::Symbol('}')));
@@ -108,9 +116,16 @@ impl Parser<'_> {
                 return Ok(Expr::Opaque(name, vec![index]));
             }
         }
-        let call = matches!(name.trim_end_matches('\''), "f" | "g" | "h")
-            && self.peek() == Some('(')
-            && self.tokens.get(self.at).is_some_and(|token| !token.space);
+        let adjacent =
+            self.peek() == Some('(') && self.tokens.get(self.at).is_some_and(|token| !token.space);
+        // `f(x + 1)`, `P(A)`, `I(0)`; but `P(1 + r)` is a product.
+        let short = matches!(self.ahead(1), Some(Kind::Number(..) | Kind::Name(_)))
+            && self.ahead(2) == Some(&Kind::Symbol(')'));
+        let call = adjacent
+            && match name.trim_end_matches('\'') {
+                "f" | "g" | "h" => true,
+                name => short && name.len() == 1 && name.starts_with(char::is_uppercase),
+            };
         if call {
             self.at += 1;
             let parts = self.inside(false, |parser| parser.list(','))?;
@@ -171,7 +186,11 @@ impl Parser<'_> {
             let bar = matches!(parser.ahead(1), Some(Kind::Symbol('|' | '∣' | ':')));
             if name && bar {
                 parser.at += 2;
-                return parser.relation();
+                let mut conditions = parser.list(',')?;
+                return Ok(match conditions.len() {
+                    1 => conditions.remove(0),
+                    _ => Expr::Opaque("where".into(), conditions),
+                });
             }
             if name && matches!(parser.ahead(1), Some(Kind::Symbol('∈'))) {
                 parser.at += 2;

@@ -112,6 +112,10 @@ impl Comparison {
             (Expr::Set(a), Expr::Tuple(open, b, close))
             | (Expr::Tuple(open, a, close), Expr::Set(b)) => {
                 let point = (*open, *close) == ('(', ')') && a.len() == b.len();
+                // `x = 1 or x = 2` is no point.
+                let relation = |item: &Expr| matches!(item, Expr::Relation(..));
+                let named = |items: &[Expr]| !items.iter().any(relation) || have_names(items);
+                let point = point && named(a) && named(b);
                 if point { self.all(a.iter().zip(b)) } else { Equality::Different }
             }
             (Expr::Tuple(open, a, close), Expr::Tuple(left, b, right)) => {
@@ -124,6 +128,10 @@ impl Comparison {
                 }
             }
             _ if gold.is_scalar() && answer.is_scalar() => self.scalars(gold, answer),
+            (Expr::Opaque(a, gold), Expr::Opaque(b, answer)) => {
+                let fits = a == b && gold.len() == answer.len();
+                if fits { self.all(gold.iter().zip(answer)) } else { Equality::Different }
+            }
             (Expr::Set(_) | Expr::Tuple(..) | Expr::Matrix(_), _)
             | (_, Expr::Set(_) | Expr::Tuple(..) | Expr::Matrix(_)) => Equality::Different,
             _ => Equality::Unknown(Reason::Syntax("sets within a formula")),

@@ -83,6 +83,9 @@ pub fn product_of(mut factors: Vec<Expr>) -> Result<Expr, Reason> {
     if factors.len() == 1 {
         return Ok(factors.remove(0));
     }
+    if factors.iter().any(|factor| matches!(factor, Expr::Text(_))) {
+        return Err(Reason::Syntax("words within a formula"));
+    }
     if !factors.iter().any(|factor| matches!(factor, Expr::Matrix(_))) {
         return Ok(Expr::Mul(factors));
     }

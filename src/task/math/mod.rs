@@ -116,11 +116,11 @@ impl Gold {
         };
         // `100,200` may be two numbers, `2,74` one.
         let separate = pair.iter().any(|text| has_thousands(text));
-        let decimal = pair.map(is_decimal_comma);
-        let comma = |decimal: bool| if decimal { Commas::Decimal } else { Commas::Thousands };
-        if (separate && again(Commas::Separate, Commas::Separate))
-            || (decimal[0] != decimal[1] && again(comma(decimal[0]), comma(decimal[1])))
-        {
+        let [gold, answer] = pair.map(bare);
+        let decimal = [(gold, answer), (answer, gold)]
+            .iter()
+            .any(|(comma, point)| comma.replacen(',', ".", 1) == **point && is_decimal(point));
+        if decimal || (separate && again(Commas::Separate, Commas::Separate)) {
             return Equality::Equal;
         }
         verdict
@@ -132,9 +132,9 @@ pub fn grade(gold: &str, answer: &str) -> Equality {
     Gold::new(gold).grade(answer)
 }
 
-/// What `text` says; a time of day and the like is taken as a word.
+/// What `text` says; a time of day and a sentence are taken as words.
 fn read(text: &str, commas: Commas) -> Result<Expr, Reason> {
-    let bare = text.trim_matches(|c: char| c == '$' || c.is_whitespace());
+    let bare = bare(text);
     if let Some((hours, minutes)) = bare.split_once(':')
         && (1..=2).contains(&hours.len())
         && minutes.len() == 2
@@ -143,7 +143,16 @@ fn read(text: &str, commas: Commas) -> Result<Expr, Reason> {
         let quotient = parse::parse(text, commas)?;
         return Ok(if minutes == "00" { Expr::Text(bare.into()) } else { quotient });
     }
-    parse::parse(text, commas)
+    match parse::parse(text, commas) {
+        Err(Reason::Syntax(_)) if is_prose(bare) => Ok(Expr::Text(bare.into())),
+        parsed => parsed,
+    }
+}
+
+/// Two words or more, and nothing that counts.
+fn is_prose(text: &str) -> bool {
+    text.split_whitespace().filter(|word| word.chars().count() > 1).count() > 1
+        && text.chars().all(|c| c.is_alphabetic() || c.is_whitespace() || ".,;:'’-()".contains(c))
 }
 
 /// `text` with its boxes opened, several of them as a list.
@@ -209,12 +218,16 @@ fn has_thousands(text: &str) -> bool {
         .any(|w| w[0].is_ascii_digit() && w[1] == b',' && w[2].is_ascii_digit())
 }
 
-/// `2,74`
-fn is_decimal_comma(text: &str) -> bool {
-    let bare = text.trim_matches(|c: char| c == '$' || c.is_whitespace());
-    let bare = bare.strip_prefix('-').unwrap_or(bare);
+/// Without dollars and space around it.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c == '$' || c.is_whitespace())
+}
+
+/// `2.74`
+fn is_decimal(text: &str) -> bool {
+    let text = text.strip_prefix('-').unwrap_or(text);
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    bare.split_once(',').is_some_and(|(integer, fraction)| digits(integer) && digits(fraction))
+    text.split_once('.').is_some_and(|(integer, fraction)| digits(integer) && digits(fraction))
 }
 
 #[cfg(test)]

@@ -291,7 +291,13 @@ impl<'a> Parser<'a> {
                 }
                 _ => {}
             }
-            if let Some(Kind::Text(_)) = self.kind() {
+            if let Some(Kind::Text(text)) = self.kind() {
+                if let [Expr::Text(words)] = &mut factors[..] {
+                    words.push(' ');
+                    words.push_str(text);
+                    self.at += 1;
+                    continue;
+                }
                 let unit = self.unit();
                 let value = Box::new(product_of(factors)?);
                 return Ok(Expr::Quantity(value, unit));
@@ -383,7 +389,7 @@ impl<'a> Parser<'a> {
                 }
                 Some('^') => {
                     self.at += 1;
-                    if self.degree() {
+                    if self.sign_above('°') {
                         base = Expr::Quantity(Box::new(base), Unit::Degree);
                         continue;
                     }
@@ -407,14 +413,14 @@ impl<'a> Parser<'a> {
         Err(Reason::TooDeep)
     }
 
-    /// `^\circ`, `^{\circ}`
-    pub(super) fn degree(&mut self) -> bool {
-        if self.eat('°') {
+    /// `\circ` or `{\circ}` behind a `^`.
+    pub(super) fn sign_above(&mut self, sign: char) -> bool {
+        if self.eat(sign) {
             return true;
         }
         let braced = self.peek() == Some('{')
-            && matches!(self.ahead(1), Some(Kind::Symbol('°')))
-            && matches!(self.ahead(2), Some(Kind::Symbol('}')));
+            && self.ahead(1) == Some(&Kind::Symbol(sign))
+            && self.ahead(2) == Some(&Kind::Symbol('}'));
         self.at += 3 * usize::from(braced);
         braced
     }

@@ -51,6 +51,7 @@ impl Comparison {
         }
         if let ([_, _], [_, _]) = (&a[..], &b[..])
             && a.iter().chain(&b).all(Expr::is_scalar)
+            && a.iter().any(Expr::varies)
         {
             let verdict = self.proportional((&a, s[0]), (&b, t[0]));
             if verdict != Equality::Different {

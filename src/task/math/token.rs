@@ -39,8 +39,6 @@ pub enum Commas {
     Thousands,
     /// They always separate.
     Separate,
-    /// They are decimal points.
-    Decimal,
 }
 
 struct Scanner<'a> {
@@ -182,17 +180,16 @@ impl<'a> Scanner<'a> {
         let first = self.digits(from);
         let mut integer = self.text[from..from + first].to_owned();
         self.at += first;
-        if (1..=3).contains(&first) && !integer.starts_with('0') && self.commas != Commas::Decimal {
+        if (1..=3).contains(&first) && !integer.starts_with('0') {
             while let Some(length) = self.separator(self.at) {
                 integer.push_str(&self.text[self.at + length..][..3]);
                 self.at += length + 3;
             }
         }
-        let point = if self.commas == Commas::Decimal { [',', '.'] } else { ['.', '.'] };
         let mut fraction = "";
         let mut decimal = false;
         let mut repeat = None;
-        if self.rest().starts_with(point) {
+        if self.rest().starts_with('.') {
             let digits = self.digits(self.at + 1);
             let after = &self.text[self.at + 1 + digits..];
             repeat = ["\\overline{", "\\bar{", "\\overline ", "\\dot{"]
