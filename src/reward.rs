@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Task;
 use crate::nearest::hint;
+use crate::task::code::Code;
 use crate::task::{AnyPuzzle, Verdict};
 use crate::{Error, Result};
 
@@ -126,15 +127,41 @@ impl Judge {
         Self { puzzle, open: prompt.trim_end().ends_with(Tag::Think.text()) }
     }
 
+    /// Whether answers are programs, which have to be run.
+    pub fn runs(&self) -> bool {
+        self.puzzle.code().is_some()
+    }
+
+    /// The program in a response, and the problem whose tests it has to pass.
+    pub fn program<'a>(&self, response: &'a str) -> Option<(&Code, &'a str)> {
+        let code = self.puzzle.code()?;
+        let (_, program) = self.read(response);
+        (!program.is_empty()).then_some((code, program))
+    }
+
     /// Judges one response, in time linear in its length.
     pub fn judge<'a>(&self, response: &'a str, rule: Rule) -> Judgement<'a> {
-        let tags = Tags::find(response, self.open);
-        let format = tags.format(response, self.open);
-        let found = self.puzzle.find(response).or_else(|| tags.answer(response));
-        let extracted = found.unwrap_or_default().trim();
-        let verdict = (!extracted.is_empty()).then(|| self.puzzle.check(extracted));
+        self.decide(response, rule, |answer| self.puzzle.check(answer))
+    }
+
+    /// The same where `check` says what an answer is worth.
+    pub fn decide<'a>(
+        &self,
+        response: &'a str,
+        rule: Rule,
+        check: impl FnOnce(&str) -> Verdict,
+    ) -> Judgement<'a> {
+        let (format, extracted) = self.read(response);
+        let verdict = (!extracted.is_empty()).then(|| check(extracted));
         let reward = reward(rule, format == Format::Ok, verdict.as_ref());
         Judgement { format, verdict, extracted, reward }
+    }
+
+    /// The format, and the answer without the blanks around it.
+    fn read<'a>(&self, response: &'a str) -> (Format, &'a str) {
+        let tags = Tags::find(response, self.open);
+        let found = self.puzzle.find(response).or_else(|| tags.answer(response));
+        (tags.format(response, self.open), found.unwrap_or_default().trim())
     }
 }
 

@@ -4,10 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
+use object_store::ObjectStoreExt;
+use object_store::aws::AmazonS3Builder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::program::{failure, run, stdout};
+use crate::program::{command, failure, run, stdout};
+use crate::s3_server::Server;
 
 fn import(folder: &Path, name: &str, params: &str) -> std::process::Output {
     let text =
@@ -150,4 +153,40 @@ fn what_does_not_fit_is_named() {
     let done = import(path, "own", "{paths: [rows.jsonl], mapping: {problem: text, answer: gold}}");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(query(path, "SELECT answer FROM own.tasks.tasks")[0]["answer"], "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_read_from_a_bucket() {
+    let server = Server::start();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path();
+    let bucket = AmazonS3Builder::new()
+        .with_bucket_name("bucket")
+        .with_region("us-east-1")
+        .with_endpoint(server.endpoint())
+        .with_allow_http(true)
+        .with_access_key_id("key")
+        .with_secret_access_key("secret")
+        .build()
+        .unwrap();
+    bucket.put(&"sets/gpqa.csv".into(), GPQA.into()).await.unwrap();
+    let text = "pipeline: far\nstages:\n  tasks: {job: import-tasks, params: {paths: [\"s3://bucket/sets/NAME\"], layout: gpqa}}\n";
+    let run = |name: &str| {
+        std::fs::write(path.join("far.yaml"), text.replace("NAME", name)).unwrap();
+        command(path, &["run", "far.yaml"])
+            .env("AWS_ENDPOINT_URL", server.endpoint())
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "key")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .output()
+            .unwrap()
+    };
+    let done = tokio::task::block_in_place(|| run("gpqa.csv"));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(query(path, "SELECT count(*) AS n FROM far.tasks.tasks")[0]["n"], 2);
+    let gone = tokio::task::block_in_place(|| run("none.csv"));
+    let message = String::from_utf8_lossy(&gone.stderr).into_owned();
+    assert_eq!(gone.status.code(), Some(64), "{message}");
+    assert!(message.contains("s3://bucket/sets/none.csv does not exist"), "{message}");
 }

@@ -6,6 +6,7 @@ mod audit;
 mod benchmarks;
 mod chaos;
 mod cli;
+mod code;
 mod completions;
 mod credentials;
 mod hooked;

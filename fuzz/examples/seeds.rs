@@ -31,6 +31,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cases = include_str!("../../src/task/math/cases.txt");
     let answers = cases.lines().filter_map(|line| line.strip_prefix(['>', '=', '!', '?']));
     seeds.extend(answers.map(|answer| ("formulas", answer.trim_end_matches(" ~").trim().into())));
+    for rows in [
+        include_str!("../../tests/fixtures/code/humaneval.jsonl"),
+        include_str!("../../tests/fixtures/code/livecodebench.jsonl"),
+    ] {
+        let said = "so</think>```python\nprint(1)\n```";
+        seeds.extend(rows.lines().map(|row| ("programs", format!("{row}\n{said}"))));
+    }
     // Short ones: a target runs them all before anything else.
     seeds.retain(|(_, seed)| seed.len() <= 4096);
     for (number, (target, seed)) in seeds.iter().enumerate() {

@@ -8,7 +8,7 @@ dataset! {
     "tasks" v 2 struct Task {
         /// `<family>-<first 16 digits of canonical>`.
         task_id: String,
-        /// `deduction`, `induction`, `abduction`, `arithmetic`; `math`, `choice`.
+        /// `deduction`, `induction`, `abduction`, `arithmetic`; `math`, `choice`, `code`.
         family: String,
         level: u32,
         /// `train`, `validation` or `heldout`: a function of `canonical`.

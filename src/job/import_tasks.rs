@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, Job, PART_ROWS, Port, resolve_as};
 use crate::dataset::Task;
+use crate::sandbox::Limits;
 use crate::task::{AnyPuzzle, Certificate, Form, Record};
 use crate::{Error, Result};
 use layout::{Layout, Mapping, Reader};
@@ -37,6 +38,9 @@ struct Spec {
     /// Columns other than the layout's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mapping: Option<Mapping>,
+    /// Of programs: of each test, or each call of a function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<Limits>,
     /// Decides, with a row's id, in which order its options are put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
@@ -60,6 +64,9 @@ enum OnFault {
     Fail,
 }
 
+/// Of puzzles in one part.
+const PART_BYTES: usize = 64 << 20;
+
 pub struct ImportTasks;
 
 impl Job for ImportTasks {
@@ -80,6 +87,7 @@ impl Job for ImportTasks {
         let mut params = resolve_as::<Spec>(raw)?;
         if params["digest"].is_null() {
             let spec: Spec = super::parse(&params)?;
+            spec.check()?;
             params["digest"] = digest(&read(&spec.paths)?).into();
         }
         Ok(params)
@@ -99,7 +107,9 @@ impl Job for ImportTasks {
         let mut tasks = Vec::new();
         let published = (spec.layout.is_some() || spec.mapping.is_some()).then(|| {
             let mapping = spec.mapping.clone().unwrap_or_default();
-            Reader::new(spec.layout, &mapping, spec.level, spec.seed.unwrap_or(0))
+            let seed = spec.seed.unwrap_or(0);
+            let reader = Reader::new(spec.layout, &mapping, spec.level, seed);
+            Reader { limits: spec.limits, ..reader }
         });
         for (path, bytes) in spec.paths.iter().zip(files) {
             let set = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
@@ -113,7 +123,7 @@ impl Job for ImportTasks {
                 tasks.extend(import.task(&record, origin).map_err(|e| e.at(place()))?);
             }
         }
-        for (part, rows) in tasks.chunks(PART_ROWS).enumerate() {
+        for (part, rows) in parts(&tasks).enumerate() {
             context.write(part, rows)?;
         }
         for (name, count) in import.counts {
@@ -121,6 +131,44 @@ impl Job for ImportTasks {
         }
         Ok(())
     }
+}
+
+impl Spec {
+    fn check(&self) -> Result<()> {
+        let runs = self.layout.is_some_and(Layout::runs);
+        if runs && self.mapping.is_some() {
+            return Err(Error::usage("mapping: a layout with tests has its own columns"));
+        }
+        if !runs && self.limits.is_some() {
+            return Err(Error::usage("limits: they are those of layouts with tests"));
+        }
+        let limits = self.limits.unwrap_or_default();
+        if [limits.cpu_seconds, limits.wall_seconds, limits.output_kib].contains(&0) {
+            return Err(Error::usage("limits: 0 leaves no time or no output; leave it out"));
+        }
+        if limits.memory_mib < 128 {
+            return Err(Error::usage(format!(
+                "limits: memory_mib {}: Python alone needs 128",
+                limits.memory_mib
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// As many rows as a part has, fewer where they are large: a problem's tests may be megabytes.
+fn parts(mut tasks: &[Task]) -> impl Iterator<Item = &[Task]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let full = tasks.iter().take(PART_ROWS).position(|task| {
+            bytes += task.puzzle.len();
+            bytes > PART_BYTES
+        });
+        let rows = full.unwrap_or(PART_ROWS).clamp(1, tasks.len().max(1));
+        let (part, rest) = tasks.split_at_checked(rows)?;
+        tasks = rest;
+        Some(part)
+    })
 }
 
 struct Import<'a> {
@@ -166,7 +214,7 @@ impl Import<'_> {
         record: &Record,
     ) -> Result<Certificate, (&'static str, String)> {
         let certificate = puzzle.certify().map_err(|fault| (fault.kind.as_str(), fault.detail))?;
-        if !puzzle.check(&record.answer).is_correct() {
+        if !puzzle.accepts(&record.answer) {
             return Err(("wrong", format!("the stored answer `{}` is not right", record.answer)));
         }
         if !self.seen.insert(puzzle.canonical()) {

@@ -1,13 +1,15 @@
 //! `verify`: a verdict and a reward for every rollout.
 
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Arity, Context, Job, Port, resolve_as};
 use crate::dataset::{Rollout, Task, Verdict, decode_parquet};
-use crate::reward::{Format, Judge, Rule};
+use crate::reward::{Format, Judge, Judgement, Rule};
+use crate::sandbox::{Crowd, Sandbox, Worker};
+use crate::task::code::Code;
 use crate::{Error, Result, task};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,32 +61,65 @@ impl Job for Verify {
             let place = format!("artifact {} {}", rollouts.manifest.id.short(), object.path);
             let rows: Vec<Rollout> = decode_parquet(context.wait(rollouts.read(&object.path))?)
                 .map_err(|e| e.at(&place))?;
-            let mut verdicts = Vec::with_capacity(rows.len());
-            for rollout in &rows {
-                let judge = match judges.entry(rollout.task_id.clone()) {
-                    Entry::Occupied(entry) => entry.into_mut(),
-                    Entry::Vacant(entry) => {
-                        let task = tasks.get(&rollout.task_id).ok_or_else(|| {
-                            Error::data(format!(
-                                "{place}: task `{}` is not in the dataset of port `tasks`",
-                                rollout.task_id
-                            ))
-                        })?;
-                        entry.insert(Judge::new(task)?)
-                    }
-                };
-                verdicts.push(verdict(judge, rollout, spec.reward));
+            for Rollout { task_id, .. } in &rows {
+                if !judges.contains_key(task_id) {
+                    let task = tasks.get(task_id).ok_or_else(|| {
+                        Error::data(format!(
+                            "{place}: task `{task_id}` is not in the dataset of port `tasks`"
+                        ))
+                    })?;
+                    judges.insert(task_id.clone(), Judge::new(task)?);
+                }
             }
+            let pairs: Vec<_> = rows.iter().map(|row| (&judges[&row.task_id], row)).collect();
+            let progress = |done: usize| {
+                context.check_stop()?;
+                let (done, all) = (done as u64, pairs.len() as u64);
+                context.progress.update("programs", done, all, &object.path);
+                Ok(())
+            };
+            let verdicts = verdicts(&pairs, spec.reward, progress)?;
             context.write(part, &verdicts)?;
             context.progress.update("parts", part as u64 + 1, parts.len() as u64, "");
+        }
+        if judges.values().any(Judge::runs) {
+            context.summarize("python", Sandbox::shared()?.version.as_str());
         }
         Ok(())
     }
 }
 
-/// The verdict on one rollout of the judge's task.
-pub(super) fn verdict(judge: &Judge, rollout: &Rollout, rule: Rule) -> Verdict {
-    let judgement = judge.judge(&rollout.response, rule);
+/// The verdict on each rollout of a judge's task, in order. Programs run on all cores; `tick` is
+/// told how many have.
+fn verdicts(
+    pairs: &[(&Judge, &Rollout)],
+    rule: Rule,
+    tick: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<Verdict>> {
+    let programs: Vec<_> =
+        pairs.iter().filter_map(|(judge, row)| judge.program(&row.response)).collect();
+    let mut outcomes = Vec::new();
+    if !programs.is_empty() {
+        let work = |worker: &mut Worker, (code, program): &(&Code, &str)| {
+            code.judge(program, |request, limits| worker.run(request, limits))
+        };
+        outcomes = Crowd::new(Sandbox::shared()?, None).map(&programs, work, tick)?;
+    }
+    let mut outcomes = outcomes.into_iter();
+    let judged = pairs.iter().map(|(judge, row)| {
+        let outcome = judge.program(&row.response).and_then(|_| outcomes.next());
+        verdict(
+            row,
+            match outcome {
+                Some(outcome) => judge.decide(&row.response, rule, |_| outcome.into()),
+                None => judge.judge(&row.response, rule),
+            },
+        )
+    });
+    Ok(judged.collect())
+}
+
+fn verdict(rollout: &Rollout, judgement: Judgement) -> Verdict {
     let found = judgement.verdict.as_ref();
     Verdict {
         task_id: rollout.task_id.clone(),
@@ -112,10 +147,9 @@ pub fn judge<'a>(
     rule: Rule,
 ) -> Result<Vec<Verdict>> {
     let samples = rollouts.len() / tasks.len().max(1);
-    let mut verdicts = Vec::with_capacity(rollouts.len());
-    for (task, group) in tasks.zip(rollouts.chunks(samples.max(1))) {
-        let judge = Judge::new(task)?;
-        verdicts.extend(group.iter().map(|rollout| verdict(&judge, rollout, rule)));
-    }
-    Ok(verdicts)
+    let judges = tasks.map(Judge::new).collect::<Result<Vec<_>>>()?;
+    let groups = judges.iter().zip(rollouts.chunks(samples.max(1)));
+    let pairs: Vec<_> =
+        groups.flat_map(|(judge, group)| group.iter().map(move |row| (judge, row))).collect();
+    verdicts(&pairs, rule, |_| Ok(()))
 }

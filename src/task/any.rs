@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::code::Code;
 use super::{
     Certificate, Choice, Family, Fault, Form, Probe, Problem, Puzzle, Split, Style, Verdict,
 };
@@ -20,6 +21,7 @@ trait Object: Send {
     fn certify(&self) -> Result<Certificate, Fault>;
     fn check(&self, answer: &str) -> Verdict;
     fn find<'a>(&self, response: &'a str) -> Option<&'a str>;
+    fn code(&self) -> Option<&Code>;
     fn trace(&self, style: Style) -> String;
     fn answer(&self) -> String;
     fn canonical(&self) -> String;
@@ -38,6 +40,9 @@ impl<P: Puzzle + 'static> Object for P {
     }
     fn find<'a>(&self, response: &'a str) -> Option<&'a str> {
         Puzzle::find(self, response)
+    }
+    fn code(&self) -> Option<&Code> {
+        Puzzle::code(self)
     }
     fn trace(&self, style: Style) -> String {
         Puzzle::trace(self, style)
@@ -74,6 +79,12 @@ impl From<Problem> for AnyPuzzle {
 impl From<Choice> for AnyPuzzle {
     fn from(choice: Choice) -> Self {
         Self::new(Family::Choice, choice)
+    }
+}
+
+impl From<Code> for AnyPuzzle {
+    fn from(code: Code) -> Self {
+        Self::new(Family::Code, code)
     }
 }
 
@@ -117,6 +128,17 @@ impl AnyPuzzle {
     /// Whether `answer` solves the puzzle. Decided from the puzzle, not from a stored answer.
     pub fn check(&self, answer: &str) -> Verdict {
         self.puzzle.check(answer.trim())
+    }
+
+    /// Whether the answer stored with the puzzle is right, as far as that can be said without
+    /// running a program.
+    pub fn accepts(&self, stored: &str) -> bool {
+        self.code().is_some() || self.check(stored).is_correct()
+    }
+
+    /// [`Puzzle::code`].
+    pub fn code(&self) -> Option<&Code> {
+        self.puzzle.code()
     }
 
     /// [`Puzzle::find`].

@@ -72,7 +72,7 @@ impl Audit {
                 matches!(found.kind, FaultKind::Leak | FaultKind::Shallow)
             }
         };
-        if judged && !puzzle.check(&record.answer).is_correct() {
+        if judged && !puzzle.accepts(&record.answer) {
             line.wrong += 1;
             line.examples
                 .entry("wrong".into())

@@ -11,6 +11,7 @@ macro_rules! for_family {
             Family::Arithmetic => $function::<$crate::task::arithmetic::Arithmetic>($($argument),*),
             Family::Math => $function::<$crate::task::published::Problem>($($argument),*),
             Family::Choice => $function::<$crate::task::published::Choice>($($argument),*),
+            Family::Code => $function::<$crate::task::code::Code>($($argument),*),
         }
     };
 }
@@ -19,6 +20,7 @@ mod abduction;
 mod any;
 mod arithmetic;
 mod audit;
+pub mod code;
 mod deduction;
 mod generate;
 mod induction;
@@ -55,6 +57,7 @@ pub enum Family {
     Arithmetic,
     Math,
     Choice,
+    Code,
 }
 
 impl Family {
@@ -62,7 +65,7 @@ impl Family {
     pub const ALL: [Self; 4] =
         [Self::Deduction, Self::Induction, Self::Abduction, Self::Arithmetic];
     /// Those whose answers are taken from their publishers.
-    pub const PUBLISHED: [Self; 2] = [Self::Math, Self::Choice];
+    pub const PUBLISHED: [Self; 3] = [Self::Math, Self::Choice, Self::Code];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,6 +75,7 @@ impl Family {
             Self::Arithmetic => "arithmetic",
             Self::Math => "math",
             Self::Choice => "choice",
+            Self::Code => "code",
         }
     }
 }
@@ -205,7 +209,7 @@ pub fn certify(task: &Task) -> Result<()> {
     let fail = |what: String| Error::data(format!("task `{}`: {what}", task.task_id));
     let puzzle = AnyPuzzle::of(task)?;
     puzzle.certify().map_err(|fault| fail(fault.detail))?;
-    if !puzzle.check(&task.answer).is_correct() {
+    if !puzzle.accepts(&task.answer) {
         return Err(fail(format!("the stored answer `{}` is not right", task.answer)));
     }
     Ok(())

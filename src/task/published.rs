@@ -31,7 +31,7 @@ pub struct Choice {
 #[serde(deny_unknown_fields)]
 pub struct Imported {}
 
-const NOT_DRAWN: &str =
+pub(super) const NOT_DRAWN: &str =
     "tasks of this family are not drawn: `import-tasks` takes them from a file with a `layout`";
 
 impl Puzzle for Problem {
@@ -259,21 +259,21 @@ impl Puzzle for Choice {
     }
 }
 
-fn named(text: &str, what: &str) -> Result<(), Fault> {
+pub(super) fn named(text: &str, what: &str) -> Result<(), Fault> {
     match text.trim() {
         "" => Err(Fault::new(FaultKind::Malformed, format!("the {what} is empty"))),
         _ => Ok(()),
     }
 }
 
-fn reference(text: &str, compared: &str) -> Certificate {
+pub(super) fn reference(text: &str, compared: &str) -> Certificate {
     let size = u32::try_from(text.split_whitespace().count()).unwrap_or(u32::MAX);
     let proof = json!({"answer": "published", "compared": compared});
     Certificate { kind: "reference", size, depth: 0, nodes: 0, proof }
 }
 
 /// In the paper's style the instruction stands before the text, as the system's message.
-fn asked(text: &str, instruction: &str, style: Style) -> String {
+pub(super) fn asked(text: &str, instruction: &str, style: Style) -> String {
     match style {
         Style::Compact => format!("{}\n{instruction}", text.trim()),
         Style::Paper => text.trim().into(),
@@ -281,12 +281,12 @@ fn asked(text: &str, instruction: &str, style: Style) -> String {
 }
 
 /// What comes after the reasoning.
-fn concluded(response: &str) -> &str {
+pub(super) fn concluded(response: &str) -> &str {
     response.rsplit_once("</think>").map_or(response, |(_, conclusion)| conclusion)
 }
 
 /// The text with one space between words.
-fn words(text: &str, out: &mut Vec<u8>) {
+pub(super) fn words(text: &str, out: &mut Vec<u8>) {
     for word in text.split_whitespace() {
         out.extend(word.bytes());
         out.push(b' ');

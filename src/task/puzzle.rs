@@ -183,6 +183,10 @@ pub trait Puzzle: Serialize + DeserializeOwned + Send {
     fn find<'a>(&self, _response: &'a str) -> Option<&'a str> {
         None
     }
+    /// The problem where answers are programs, which [`Puzzle::check`] does not run.
+    fn code(&self) -> Option<&super::code::Code> {
+        None
+    }
     /// Appends bytes that are equal for puzzles that differ in names and order only, and for no
     /// others.
     fn canonical(&self, out: &mut Vec<u8>);

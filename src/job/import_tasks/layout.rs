@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::entropy::Stream;
-use crate::task::{AnyPuzzle, Choice, Problem, Record, math};
+use crate::sandbox::Limits;
+use crate::task::{AnyPuzzle, Choice, Problem, Record, code, math};
 
 /// A benchmark whose columns are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum Layout {
     Olympiadbench,
     Gpqa,
     Gsm8k,
+    Humaneval,
+    Livecodebench,
     Simplerl,
 }
 
@@ -87,6 +90,11 @@ pub struct Mapping {
 }
 
 impl Layout {
+    /// Whether answers are programs.
+    pub fn runs(self) -> bool {
+        matches!(self, Self::Humaneval | Self::Livecodebench)
+    }
+
     fn mapping(self) -> Mapping {
         let columns = |names: &[&str]| Columns(names.iter().map(|name| name.to_string()).collect());
         let plain = |problem: &[&str], answer: &[&str]| Mapping {
@@ -123,6 +131,8 @@ impl Layout {
                 ..plain(&["Question"], &["Correct Answer"])
             },
             Self::Gsm8k => plain(&["question"], &["answer"]),
+            // Rows with tests, which are read whole.
+            Self::Humaneval | Self::Livecodebench => Mapping::default(),
             Self::Simplerl => Mapping {
                 level: columns(&["level", "extra_info/level"]),
                 ..plain(
@@ -136,7 +146,10 @@ impl Layout {
 
 /// Reads rows of one layout.
 pub struct Reader {
+    layout: Option<Layout>,
     mapping: Mapping,
+    /// Of programs, where they are not the usual ones.
+    pub limits: Option<Limits>,
     /// What the rows are called in certificates.
     source: Value,
     level: u32,
@@ -160,7 +173,7 @@ impl Reader {
             level: either(&given.level, known.level),
             id: either(&given.id, known.id),
         };
-        Self { mapping, source: json!(layout), level, seed }
+        Self { layout, mapping, limits: None, source: json!(layout), level, seed }
     }
 
     /// The row's task, and where it is from.
@@ -173,6 +186,14 @@ impl Reader {
         number: usize,
         set: &str,
     ) -> Result<(Record, Map<String, Value>), String> {
+        let coded = match self.layout {
+            Some(Layout::Humaneval) => Some(code::Row::humaneval(row)?),
+            Some(Layout::Livecodebench) => Some(code::Row::livecodebench(row)?),
+            _ => None,
+        };
+        if let Some(coded) = coded {
+            return Ok(self.program(coded, set));
+        }
         let mapping = &self.mapping;
         let need = |columns: &Columns, what: &str| {
             columns.find(row).ok_or_else(|| {
@@ -204,6 +225,16 @@ impl Reader {
         let answer = puzzle.answer();
         let record = Record { set: set.into(), level, text: problem, answer, puzzle: Ok(puzzle) };
         Ok((record, origin))
+    }
+
+    fn program(&self, row: code::Row, set: &str) -> (Record, Map<String, Value>) {
+        let code::Row { id, level, mut code } = row;
+        code.limits = self.limits.unwrap_or(code.limits);
+        let (text, answer) = (code.problem.clone(), code.solution.clone());
+        let puzzle = Ok(AnyPuzzle::from(code));
+        let level = level.unwrap_or(self.level);
+        let origin = [("id".to_string(), json!(id)), ("layout".to_string(), self.source.clone())];
+        (Record { set: set.into(), level, text, answer, puzzle }, Map::from_iter(origin))
     }
 
     /// The options, the right one first.
@@ -268,165 +299,4 @@ fn level(value: &Value) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::task::{Family, Verdict};
-
-    fn read(layout: Layout, row: Value) -> (Record, Map<String, Value>) {
-        let reader = Reader::new(Some(layout), &Mapping::default(), 1, 7);
-        reader.read(row.as_object().unwrap(), 3, "test").unwrap()
-    }
-
-    /// Rows in the layouts of their publishers, and an answer that is right.
-    fn rows() -> Vec<(Layout, Value, &'static str, u32, &'static str)> {
-        vec![
-            (
-                Layout::Math500,
-                json!({"problem": "Simplify $\\frac{6}{8}$.", "solution": "It is $\\boxed{\\frac34}$.",
-                       "answer": "\\frac{3}{4}", "subject": "Prealgebra", "level": 2,
-                       "unique_id": "test/prealgebra/1.json"}),
-                "0.75",
-                2,
-                "test/prealgebra/1.json",
-            ),
-            (
-                Layout::Math500,
-                json!({"problem": "How many?", "level": "Level 5", "type": "Algebra",
-                       "solution": "There are $3 \\cdot 4 = \\boxed{12}$ of them."}),
-                "12",
-                5,
-                "3",
-            ),
-            (
-                Layout::Aime,
-                json!({"ID": "1990-4", "Year": "1990", "Problem Number": "4", "Question": "Find $n$.",
-                       "Answer": "013", "Part": ""}),
-                "13",
-                1,
-                "1990-4",
-            ),
-            (
-                Layout::Aime,
-                json!({"id": 60, "problem": "Find $m+n$.", "solution": "long", "answer": "204",
-                       "url": "somewhere", "year": "2024"}),
-                "\\boxed{204}",
-                1,
-                "60",
-            ),
-            (
-                Layout::Amc,
-                json!({"id": 0, "problem": "What is it?", "answer": 142.0, "url": ""}),
-                "142",
-                1,
-                "0",
-            ),
-            (
-                Layout::Omnimath,
-                json!({"domain": ["Mathematics -> Algebra"], "difficulty": 6.5, "problem": "Find all $x$.",
-                       "solution": "…", "answer": "$x = 1, 2$", "source": "imo"}),
-                "2, 1",
-                6,
-                "3",
-            ),
-            (
-                Layout::Olympiadbench,
-                json!({"id": 1606, "question": "What is the sum?", "solution": ["…"], "context": "Let $a=2$.",
-                       "final_answer": ["$2 \\pi$"], "is_multiple_answer": false, "unit": null,
-                       "answer_type": "Numerical", "error": null, "subfield": "Algebra", "subject": "Math",
-                       "language": "English", "question_type": "Open-ended"}),
-                "2\\pi",
-                1,
-                "1606",
-            ),
-            (
-                Layout::Gsm8k,
-                json!({"question": "How much?", "answer": "She has 2 * 600 = <<2*600=1200>>1200.\n#### 1,200"}),
-                "The answer is 1200.",
-                1,
-                "3",
-            ),
-            (
-                Layout::Simplerl,
-                json!({"question": "What is $1+1$?", "gt_answer": "2", "answer": "long", "level": 4,
-                       "prompt": [{"role": "user", "content": "x"}],
-                       "reward_model": {"ground_truth": "2", "style": "rule"}}),
-                "2",
-                4,
-                "3",
-            ),
-            (
-                Layout::Simplerl,
-                json!({"prompt": [{"role": "user", "content": "x"}], "ability": "math",
-                       "reward_model": {"ground_truth": "7", "style": "rule"},
-                       "extra_info": {"question": "What is $3+4$?", "level": 3}}),
-                "7",
-                3,
-                "3",
-            ),
-        ]
-    }
-
-    #[test]
-    fn publishers_rows_are_read() {
-        for (layout, row, right, level, id) in rows() {
-            let (record, origin) = read(layout, row);
-            let puzzle = record.puzzle.unwrap();
-            assert_eq!(puzzle.family, Family::Math, "{layout:?}");
-            assert_eq!((record.level, &origin["id"]), (level, &json!(id)), "{layout:?}");
-            assert_eq!(origin["layout"], json!(layout));
-            puzzle.certify().unwrap();
-            let found = puzzle.find(right).unwrap();
-            assert_eq!(puzzle.check(found), Verdict::Correct, "{layout:?} {}", record.answer);
-            assert!(!puzzle.check("-77").is_correct());
-            assert_eq!(puzzle.check(&record.answer), Verdict::Correct);
-        }
-        let (record, _) = read(Layout::Olympiadbench, rows().swap_remove(6).1);
-        assert_eq!(record.text, "Let $a=2$.\n\nWhat is the sum?");
-    }
-
-    #[test]
-    fn options_are_put_in_an_order_that_seed_and_id_decide() {
-        let row = |id: &str| {
-            json!({"Question": "Which?", "Correct Answer": "right ", "Incorrect Answer 1": "no",
-                   "Incorrect Answer 2": "never", "Incorrect Answer 3": "not that",
-                   "Record ID": id, "Subdomain": "Genetics"})
-        };
-        let order = |id: &str| {
-            let (record, origin) = read(Layout::Gpqa, row(id));
-            assert_eq!((&origin["seed"], &origin["id"]), (&json!(7), &json!(id)));
-            let puzzle = record.puzzle.unwrap();
-            assert_eq!(puzzle.family, Family::Choice);
-            assert_eq!(puzzle.check("right"), Verdict::Correct);
-            assert!(matches!(puzzle.check("never"), Verdict::Wrong(_)));
-            puzzle.answer()
-        };
-        assert_eq!(order("rec1"), order("rec1"));
-        let letters: std::collections::HashSet<_> =
-            (0..30).map(|n| order(&format!("rec{n}"))).collect();
-        assert_eq!(letters.len(), 4);
-    }
-
-    #[test]
-    fn a_mapping_names_other_columns() {
-        let mapping: Mapping = serde_json::from_value(json!({
-            "problem": "task/text", "answer": ["key", "gold"], "options": "choices", "id": "n",
-        }))
-        .unwrap();
-        let reader = Reader::new(None, &mapping, 4, 0);
-        let row = |gold: Value| {
-            let row = json!({"task": {"text": "Which?"}, "gold": gold, "choices": ["a", "b", "c"], "n": 5});
-            reader.read(row.as_object().unwrap(), 1, "test").map(|(record, _)| record)
-        };
-        for gold in [json!("C"), json!(2), json!("c")] {
-            let record = row(gold).unwrap();
-            assert_eq!((record.level, record.puzzle.unwrap().check("c")), (4, Verdict::Correct));
-        }
-        let message = row(json!("D")).err().unwrap();
-        assert_eq!(message, "answer `D` is none of the 3 options, nor the letter of one");
-        let missing = Reader::new(Some(Layout::Aime), &Mapping::default(), 1, 0);
-        let message = missing.read(&Map::new(), 1, "test").err().unwrap();
-        assert!(message.contains("`Question`, `problem`"), "{message}");
-        assert!(message.contains("`mapping: {problem: COLUMN}`"), "{message}");
-        assert!(serde_json::from_value::<Mapping>(json!({"question": "q"})).is_err());
-    }
-}
+mod tests;

@@ -1,9 +1,11 @@
 //! Files on this machine, on the web and in buckets.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 
 use crate::dataset::{read_csv, read_objects};
@@ -75,9 +77,20 @@ async fn get(url: &str) -> Result<Bytes> {
     Ok(body.into())
 }
 
-/// The rows of a file: CSV by its name, anything else by its first bytes.
-pub fn rows(path: &str, bytes: Bytes) -> Result<Vec<Map<String, Value>>> {
+/// The rows of a file, which gzip may have packed: CSV by its name, anything else by its first
+/// bytes.
+pub fn rows(path: &str, mut bytes: Bytes) -> Result<Vec<Map<String, Value>>> {
     let name = path.split(['?', '#']).next().unwrap_or(path);
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut unpacked = Vec::new();
+        let read = MultiGzDecoder::new(&bytes[..]).take(LARGEST + 1).read_to_end(&mut unpacked);
+        read.map_err(|e| Error::data(format!("{path}: gzip: {e}")))?;
+        if unpacked.len() as u64 > LARGEST {
+            return Err(Error::usage(format!("{path} has more than {LARGEST} bytes, unpacked")));
+        }
+        bytes = unpacked.into();
+    }
     let csv = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
     let rows = if csv { read_csv(&bytes) } else { read_objects(bytes) };
     rows.map_err(|e| e.at(path))

@@ -38,7 +38,15 @@ impl<'a> Judges<'a> {
     fn get(&mut self, family: &'a str, puzzle: &'a str, prompt: &'a str) -> Result<&Judge> {
         match self.0.entry([family, puzzle, prompt]) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => Ok(entry.insert(Judge::of(read(family, puzzle)?, prompt))),
+            Entry::Vacant(entry) => {
+                let judge = Judge::of(read(family, puzzle)?, prompt);
+                if judge.runs() {
+                    return Err(Error::usage(
+                        "a query runs no programs: the verdicts of a `verify` stage have them judged",
+                    ));
+                }
+                Ok(entry.insert(judge))
+            }
         }
     }
 }
