@@ -100,9 +100,10 @@ impl Scores {
         block: &[(u64, &Task)],
         rows: &[Rollout],
     ) -> Result<()> {
-        let mut verdicts = judge(block.iter().map(|(_, task)| *task), rows, Rule::Correct)?;
+        let verdicts = judge(block.iter().map(|(_, task)| *task), rows, Rule::Correct)?;
+        let mut verdicts = verdicts.into_iter();
         for (&(item, task), group) in block.iter().zip(rows.chunks(mode.samples as usize)) {
-            let judged: Vec<_> = verdicts.drain(..group.len()).collect();
+            let judged: Vec<_> = verdicts.by_ref().take(group.len()).collect();
             let length: usize = group.iter().map(|row| row.tokens.len()).sum();
             self.tokens += length;
             let score = Score {
