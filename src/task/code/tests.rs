@@ -164,6 +164,17 @@ fn a_check_is_out_of_the_programs_reach() {
 }
 
 #[test]
+fn a_check_is_not_ended_by_what_the_program_raises() {
+    let check =
+        "def check(f):\n    for x, y in zip(map(f, [1, 2]), [1, 2]):\n        assert x == y\n";
+    let tests = Tests::Humaneval { entry: "f".into(), check: check.into() };
+    let code = Code { problem: "def f(x):".into(), ..with(tests) };
+    let answers = ["def f(x): return x", "def f(x): raise StopIteration", "def f(x): return 1"];
+    let expected = ["passed", "test 1: exception StopIteration", "test 2: wrong answer"];
+    assert_eq!(judge(&code, &answers), expected);
+}
+
+#[test]
 fn every_call_has_the_time_of_one() {
     let cases = ["0", "1", "2", "3"].map(|n| Case { input: n.into(), output: n.into() });
     let tests = Tests::Call { entry: "f".into(), cases: cases.into() };
