@@ -78,10 +78,13 @@ fn the_jobs_of_the_paper_have_its_settings() {
         };
         let has = |name: &str, settings: &[&str]| {
             let stage = stage(name);
-            settings.iter().for_each(|s| assert!(stage.contains(s), "{size} {name}: {s} in {stage}"));
+            settings
+                .iter()
+                .for_each(|s| assert!(stage.contains(s), "{size} {name}: {s} in {stage}"));
         };
         for family in ["deduction", "induction", "abduction"] {
-            let count = format!("levels: [{{level: 1, count: {tasks}}}, {{level: 2, count: {tasks}}}]");
+            let count =
+                format!("levels: [{{level: 1, count: {tasks}}}, {{level: 2, count: {tasks}}}]");
             has(&format!("tasks-{family}"), &[&count, "style: paper"]);
             let batch = if family == "induction" { "prompts: 16" } else { "prompts: 32" };
             let settings = ["reward: released", "samples: 4", "temperature: 0.7", "8192", "5.0e-7"];
@@ -91,10 +94,16 @@ fn the_jobs_of_the_paper_have_its_settings() {
         for (name, base) in [("domain-meta", "merged"), ("domain-ins", "base")] {
             let settings = ["algorithm: grpo", "reward: correct", "prompts: 256", "samples: 8"];
             has(name, &settings);
-            has(name, &["3072", "5.0e-7", "temperature: 1.0", "entropy: 0.001", "coefficient: 0.001"]);
+            has(
+                name,
+                &["3072", "5.0e-7", "temperature: 1.0", "entropy: 0.001", "coefficient: 0.001"],
+            );
             has(name, &[&format!("base: {base},")]);
         }
-        has("evaluate-merged", &["samples: {aime24: 32, amc23: 32}", "temperature: 1.0, top_p: 0.95"]);
+        has(
+            "evaluate-merged",
+            &["samples: {aime24: 32, amc23: 32}", "temperature: 1.0, top_p: 0.95"],
+        );
     }
 }
 
