@@ -31,21 +31,80 @@ fn redacted(text: &str) -> String {
         .join("\n")
 }
 
+/// The texts between `before` and `after`.
+fn between<'a>(text: &'a str, before: &'a str, after: char) -> impl Iterator<Item = &'a str> {
+    text.split(before).skip(1).filter_map(move |rest| rest.split(after).next())
+}
+
 #[test]
 fn every_pipeline_of_the_project_plans() {
-    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Models and files that they name, which the project does not have.
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    };
     let mut planned = 0;
-    for entry in std::fs::read_dir(&jobs).unwrap() {
+    for entry in std::fs::read_dir(root.join("jobs")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(&path).unwrap();
+            for model in between(&text, "path: ", '}').map(|name| place(name.trim())) {
+                let _ = std::os::unix::fs::symlink(root.join("models/seedling"), model);
+            }
+            for file in between(&text, "paths: [", ']').map(place) {
+                std::fs::write(file, "{}\n").unwrap();
+            }
             let file = path.display().to_string();
-            let plan = stdout(root, &["plan", &file, "--store", "memory://"]);
+            let plan = stdout(dir.path(), &["plan", &file, "--store", "memory://"]);
             assert!(plan.contains("never run"), "{plan}");
             planned += 1;
         }
     }
-    assert!(planned > 0);
+    assert!(planned > 5);
+}
+
+/// The rows of the paper's tables come from these settings.
+#[test]
+fn the_jobs_of_the_paper_have_its_settings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (size, tasks) in [("7b", "200"), ("32b", "2000")] {
+        let text = std::fs::read_to_string(root.join(format!("jobs/paper-{size}.yaml"))).unwrap();
+        let stage = |name: &str| {
+            let rest = text.split(&format!("\n  {name}:\n")).nth(1).unwrap();
+            rest.split("\n  ").take_while(|line| line.starts_with(' ')).collect::<String>()
+        };
+        let has = |name: &str, settings: &[&str]| {
+            let stage = stage(name);
+            settings
+                .iter()
+                .for_each(|s| assert!(stage.contains(s), "{size} {name}: {s} in {stage}"));
+        };
+        for family in ["deduction", "induction", "abduction"] {
+            let count =
+                format!("levels: [{{level: 1, count: {tasks}}}, {{level: 2, count: {tasks}}}]");
+            has(&format!("tasks-{family}"), &[&count, "style: paper"]);
+            let batch = if family == "induction" { "prompts: 16" } else { "prompts: 32" };
+            let settings = ["reward: released", "samples: 4", "temperature: 0.7", "8192", "5.0e-7"];
+            has(family, &settings);
+            has(family, &[batch, "kl: {kind: k3, coefficient: 0.001}", "recompute: true"]);
+        }
+        for (name, base) in [("domain-meta", "merged"), ("domain-ins", "base")] {
+            let settings = ["algorithm: grpo", "reward: correct", "prompts: 256", "samples: 8"];
+            has(name, &settings);
+            has(
+                name,
+                &["3072", "5.0e-7", "temperature: 1.0", "entropy: 0.001", "coefficient: 0.001"],
+            );
+            has(name, &[&format!("base: {base},")]);
+        }
+        has(
+            "evaluate-merged",
+            &["samples: {aime24: 32, amc23: 32}", "temperature: 1.0, top_p: 0.95"],
+        );
+    }
 }
 
 #[test]

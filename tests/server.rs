@@ -433,7 +433,7 @@ fn a_server_scores_a_checkpoint() {
                  GROUP BY mode ORDER BY mode";
     let counts = stdout(dir.path(), &["query", count, "--format", "csv"]);
     assert_eq!(counts, "mode,n,drawn\ngreedy,10,10\nsampled,10,20\n");
-    assert_eq!(rollouts(&dir, "scores").len(), 6);
+    assert_eq!(rollouts(&dir, "scores").len(), 3 * (2 + 1));
     let greedy: Vec<_> =
         server.seen().into_iter().filter(|s| s.body["temperature"] == 0.0).collect();
     assert_eq!((greedy.len(), server.seen().len()), (10, 30));

@@ -231,7 +231,12 @@ impl Stage {
         if other.device != "cpu" {
             self.device = other.device;
         }
-        self.job = "rl".into();
+        // The one that has the stage's name is only the last of its steps.
+        match &other.job[..] {
+            "draw" | "update" => self.job = "rl".into(),
+            job if job.starts_with("merge-") => self.job = "merge-search".into(),
+            _ => {}
+        }
         self.rates.extend(other.rates);
     }
 }

@@ -92,7 +92,11 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    let margin = if high > low { (high - low) * 0.06 } else { low.abs().max(1e-3) * 0.1 };
+    let margin = match low {
+        _ if high > low => (high - low) * 0.06,
+        0.0 => 1.0,
+        _ => low.abs() * 0.1,
+    };
     (low - margin, high + margin)
 }
 
@@ -138,7 +142,7 @@ fn chart(
             .bold_line_style(INK.mix(0.12))
             .light_line_style(INK.mix(0.0))
             .axis_style(INK.mix(0.35))
-            .x_labels(6)
+            .x_labels(if fraction == 0 { ((steps.1 - steps.0) as usize + 1).min(6) } else { 6 })
             .y_labels(5)
             .x_label_formatter(&|x| format!("{x:.fraction$}"))
             .y_label_formatter(&|y| format!("{y:.digits$}"))

@@ -92,6 +92,7 @@ pub fn graph(course: &Course) -> Markup {
     html! {
         div.scroll.pad tabindex="0" role="region" aria-label="Pipeline" {
             svg.graph role="img" aria-label="Stages of the pipeline" width=(number(width)) height=(number(height))
+                style={ "min-width:" (format!("{:.0}", 0.75 * width)) "px" }
                 viewBox={ "0 0 " (number(width)) " " (number(height)) } {
                 g.edges {
                     @for (to, stage) in course.stages.iter().enumerate() {

@@ -319,7 +319,7 @@ fn responses(models: &[&Model], families: &[String]) -> Vec<Responses> {
     for model in models {
         let sampled = |set: &String| {
             let of = move |score: &&Score| score.set == *set && score.mode == "sampled";
-            model.scores.iter().filter(of.clone()).collect::<Vec<_>>()
+            model.scores.iter().filter(of).collect::<Vec<_>>()
         };
         let sets: Vec<String> =
             families.iter().filter(|set| !sampled(set).is_empty()).cloned().collect();
