@@ -239,7 +239,7 @@ fn what_does_not_go_with_tests_is_refused() {
         ("layout: humaneval, limits: {cpu_seconds: 0}", "limits: 0 leaves no time"),
         ("layout: humaneval, limits: {memory_mib: 16}", "memory_mib 16"),
         ("layout: humaneval, limits: {cpus: 1}", "`cpus`"),
-        ("layout: humaneval", "no column prompt"),
+        ("layout: humaneval", "no column entry_point"),
     ] {
         let text = format!(
             "pipeline: code\nstages:\n  tasks: {{job: import-tasks, params: {{paths: \

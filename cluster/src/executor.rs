@@ -129,6 +129,10 @@ impl Display for Stage {
     }
 }
 
+fn told(error: &DataFusionError) -> DataFusionError {
+    DataFusionError::Execution(packed(&explain(error, "", &[])))
+}
+
 #[async_trait]
 impl QueryStageExecutor for Stage {
     async fn execute_query_stage(
@@ -139,8 +143,13 @@ impl QueryStageExecutor for Stage {
         self.0.execute_query_stage(task, context).await.map_err(|e| match e.find_root() {
             // Ballista repeats what these are about.
             DataFusionError::IoError(_) => e,
-            DataFusionError::External(inner) if inner.is::<BallistaError>() => e,
-            _ => DataFusionError::Execution(packed(&explain(&e, "", &[]))),
+            DataFusionError::External(inner) => match inner.downcast_ref::<BallistaError>() {
+                // One of DataFusion's that has been through Ballista.
+                Some(BallistaError::DataFusionError(inner)) => told(inner),
+                Some(_) => e,
+                None => told(&e),
+            },
+            _ => told(&e),
         })
     }
 

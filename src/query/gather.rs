@@ -22,7 +22,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
-    PlanProperties, ReplaceChildrenOptions,
+    Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -40,18 +40,19 @@ pub(super) fn gathered(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn E
         let Some(input) = gathered(plan.children()[0])? else { return Ok(None) };
         return plan.clone().replace_children(vec![input], RECOMPUTE).map(Some);
     }
-    let sort = match plan.downcast_ref::<SortPreservingMergeExec>() {
-        Some(merge) if merge.fetch().is_none() => merge.input(),
-        Some(_) => return Ok(None),
-        None => plan,
-    };
-    let Some(sort) = sort.downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none()) else {
+    if let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>() {
+        // One partition comes out of the sort already.
+        return if merge.fetch().is_none() { gathered(merge.input()) } else { Ok(None) };
+    }
+    let Some(sort) = plan.downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none()) else {
         return Ok(None);
     };
+    let one = Partitioning::UnknownPartitioning(1);
+    let properties = PlanProperties::clone(sort.properties()).with_partitioning(one);
     Ok(Some(Arc::new(Gather {
         input: sort.input().clone(),
         order: sort.expr().clone(),
-        properties: plan.properties().clone(),
+        properties: Arc::new(properties),
     })))
 }
 
@@ -59,7 +60,7 @@ pub(super) fn gathered(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn E
 struct Gather {
     input: Arc<dyn ExecutionPlan>,
     order: LexOrdering,
-    /// Of the sort in whose place it stands.
+    /// Of the sort in whose place it stands, but in one partition.
     properties: Arc<PlanProperties>,
 }
 

@@ -90,7 +90,8 @@ impl Parser<'_> {
         let mut name = name.to_owned();
         loop {
             let at = self.at;
-            if !self.eat('\'') && !(self.eat('^') && self.sign_above('\'')) {
+            let prime = self.eat('\'') || (self.eat('^') && self.sign_above('\''));
+            if !prime {
                 self.at = at;
                 break;
             }
