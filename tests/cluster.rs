@@ -279,9 +279,6 @@ fn a_lost_cluster_and_a_stopped_query_end_with_try_again() {
     stopped.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(status.code(), Some(75), "{said}");
     assert!(clock.elapsed() < Duration::from_secs(8), "{:?}", clock.elapsed());
-    // The cluster's two cores are free again: this would wait for them.
-    assert_eq!(cluster.rows("SELECT count(*) AS n FROM heldout", true), "n\n100\n");
-    assert!(clock.elapsed() < Duration::from_secs(30), "{:?}", clock.elapsed());
 
     let lost = start();
     cluster.executors[0].kill();

@@ -17,6 +17,7 @@ use ballista_executor::execution_engine::{
     DefaultExecutionEngine, ExecutionEngine, QueryStageExecutor,
 };
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use datafusion::arrow::error::ArrowError;
 use datafusion::error::{DataFusionError, Result as Outcome};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -146,6 +147,11 @@ impl QueryStageExecutor for Stage {
             DataFusionError::External(inner) => match inner.downcast_ref::<BallistaError>() {
                 // One of DataFusion's that has been through Ballista.
                 Some(BallistaError::DataFusionError(inner)) => told(inner),
+                Some(BallistaError::ArrowError(inner))
+                    if matches!(**inner, ArrowError::DivideByZero) =>
+                {
+                    told(&DataFusionError::from(ArrowError::DivideByZero))
+                }
                 Some(_) => e,
                 None => told(&e),
             },

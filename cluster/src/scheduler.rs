@@ -8,11 +8,10 @@ use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::{create_scheduler, start_grpc_service_with_listener};
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use tokio::net::TcpListener;
-use triad::query::{Serving, Yielding, register};
+use triad::query::{Serving, register};
 use triad::store::Store;
 use triad::{Error, Result};
 
@@ -25,10 +24,7 @@ pub async fn run(store: &Store, scheduler: Serving) -> Result<()> {
     let listener = TcpListener::bind(listen).await.map_err(busy)?;
     let listen = listener.local_addr().map_err(busy)?;
     let session = |config: SessionConfig| {
-        let state = SessionStateBuilder::new_from_existing(default_session_builder(config)?)
-            .with_physical_optimizer_rule(Arc::new(Yielding))
-            .build();
-        let context = SessionContext::new_with_state(state);
+        let context = SessionContext::new_with_state(default_session_builder(config)?);
         register(&context);
         Ok::<_, DataFusionError>(context.state())
     };

@@ -35,7 +35,6 @@ mod table;
 mod tensors;
 mod verified;
 mod version;
-mod yielding;
 #[cfg(test)]
 mod tests;
 
@@ -50,4 +49,3 @@ pub use session::{Outcome, Rows, Session};
 pub use steady::{Limits, Steady, allow};
 pub use table::{DatasetTable, STORE_URL};
 pub use verified::{Check, Verified};
-pub use yielding::Yielding;

@@ -30,7 +30,6 @@ use super::kept::Kept;
 use super::steady::Limits;
 use super::table::STORE_URL;
 use super::version::Versions;
-use super::yielding::Yielding;
 use super::{functions, system};
 use crate::store::{Store, Traffic};
 use crate::{Error, Result};
@@ -142,7 +141,6 @@ impl Session {
             .with_runtime_env(runtime)
             .with_catalog_list(catalogs)
             .with_default_features()
-            .with_physical_optimizer_rule(Arc::new(Yielding))
             .build();
         if let Some(scheduler) = on {
             state = CLUSTER.get()?.attach(state, scheduler, &store)?;
