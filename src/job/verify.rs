@@ -153,3 +153,49 @@ pub fn judge<'a>(
         groups.flat_map(|(judge, group)| group.iter().map(move |row| (judge, row))).collect();
     verdicts(&pairs, rule, |_| Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Limits;
+    use crate::task::code::{Case, Tests};
+    use crate::task::{AnyPuzzle, Form};
+
+    fn task(tests: Tests) -> Task {
+        let (problem, solution) = ("Twice the number.".into(), String::new());
+        let puzzle = AnyPuzzle::from(Code { problem, tests, solution, limits: Limits::default() });
+        puzzle.row(1, Form::default(), puzzle.certify().unwrap()).unwrap()
+    }
+
+    /// Each task's verdicts stand where its rollouts do, whether a program was run or none found.
+    #[test]
+    fn programs_are_judged_in_the_order_of_their_rollouts() {
+        let cases: Vec<_> = ["1", "4"].map(|n| Case { input: n.into(), output: n.into() }).into();
+        let tasks = [
+            task(Tests::Stdin { cases: cases.clone() }),
+            task(Tests::Call { entry: "f".into(), cases }),
+        ];
+        let said = [
+            ("```\nprint(input())\n```", "correct", ""),
+            ("I do not know", "missing", ""),
+            ("```\nprint(1)\n```", "wrong", "test 2: wrong answer"),
+            (
+                "```\ndef f(n): return 4 // (n - 1)\n```",
+                "wrong",
+                "test 1: exception ZeroDivisionError",
+            ),
+            ("```\ndef f(n): return n\n```", "correct", ""),
+            ("```\ndef f(n) return n\n```", "wrong", "syntax error"),
+        ];
+        let rollouts: Vec<Rollout> = said
+            .iter()
+            .map(|(response, ..)| Rollout { response: response.to_string(), ..Rollout::default() })
+            .collect();
+        let verdicts = judge(tasks.iter(), &rollouts, Rule::Correct).unwrap();
+        for ((response, word, place), verdict) in said.iter().zip(&verdicts) {
+            let found = (verdict.verdict.as_str(), verdict.place.as_str());
+            assert_eq!(found, (*word, *place), "{response}");
+            assert_eq!(verdict.reward, f32::from(u8::from(*word == "correct")));
+        }
+    }
+}

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::task::{Family, Verdict};
 
@@ -158,4 +160,31 @@ fn a_mapping_names_other_columns() {
     assert!(message.contains("`Question`, `problem`"), "{message}");
     assert!(message.contains("`mapping: {problem: COLUMN}`"), "{message}");
     assert!(serde_json::from_value::<Mapping>(json!({"question": "q"})).is_err());
+}
+
+#[test]
+fn problems_with_tests_are_read_whole() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/code");
+    let read = |layout, name: &str| {
+        let rows = std::fs::read_to_string(folder.join(name)).unwrap();
+        let mut reader = Reader::new(Some(layout), &Mapping::default(), 7, 0);
+        reader.limits = Some(Limits { cpu_seconds: 3, ..Limits::default() });
+        let read = |line: &str| {
+            let row: Map<String, Value> = serde_json::from_str(line).unwrap();
+            reader.read(&row, 1, "test").unwrap()
+        };
+        rows.lines().map(read).collect::<Vec<_>>()
+    };
+    let functions = read(Layout::Humaneval, "humaneval.jsonl");
+    let contest = read(Layout::Livecodebench, "livecodebench.jsonl");
+    let levels = |rows: &[(Record, _)]| rows.iter().map(|(row, _)| row.level).collect::<Vec<_>>();
+    assert_eq!((levels(&functions), levels(&contest)), (vec![7, 7], vec![1, 3]));
+    assert_eq!(contest[1].1["id"], "own_b");
+    assert_eq!(contest[1].1["layout"], "livecodebench");
+    for ((record, _), tests) in functions.iter().chain(&contest).zip([1, 1, 3, 3]) {
+        let puzzle = record.puzzle.as_ref().unwrap();
+        assert_eq!(puzzle.certify().unwrap().proof["tests"], tests);
+        assert_eq!(puzzle.code().unwrap().limits.cpu_seconds, 3);
+        assert!(puzzle.accepts(&record.answer));
+    }
 }
