@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::evaluate::{Sampler, averages, count, score};
+use super::verify::judge;
 use super::{Arity, Context, Job, Port, Shard, resolve_as};
 use crate::dataset::{Rollout, Row, Score, Task, decode_parquet};
+use crate::reward::Rule;
 use crate::store::Artifact;
 use crate::{Error, Result};
 
@@ -84,21 +86,25 @@ impl Job for ScoreJob {
                 ))
             })?;
             let sampler = Sampler::of(&manifest.identity["params"]);
-            let (mut scores, mut verdicts) = (Vec::new(), Vec::new());
             let same = |a: &Rollout, b: &Rollout| {
                 a.task_id == b.task_id && a.temperature.to_bits() == b.temperature.to_bits()
             };
-            for group in rows.chunk_by(same) {
-                let task = tasks.get(&group[0].task_id).ok_or_else(|| {
-                    Error::data(format!(
-                        "{place}: task `{}` is not in set `{set}`",
-                        group[0].task_id
-                    ))
-                })?;
-                let (score, judged) = score(set, task, group, &sampler)?;
+            let answered = |group: &'_ [Rollout]| {
+                let id = &group[0].task_id;
+                tasks.get(id).ok_or_else(|| {
+                    Error::data(format!("{place}: task `{id}` is not in set `{set}`"))
+                })
+            };
+            let groups = rows.chunk_by(same).map(|group| Ok((answered(group)?, group)));
+            let groups = groups.collect::<Result<Vec<_>>>()?;
+            let verdicts = judge(groups.iter().copied(), Rule::Correct)?;
+            let (mut scores, mut rest) = (Vec::new(), &verdicts[..]);
+            for (task, group) in groups {
+                let (judged, more) = rest.split_at(group.len());
+                let score = score(set, task, group, judged, &sampler)?;
                 count(context, &score);
                 scores.push(score);
-                verdicts.extend(judged);
+                rest = more;
             }
             if scores.len() < before.len() {
                 return Err(Error::data(format!(

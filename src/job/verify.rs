@@ -140,17 +140,17 @@ fn verdict(rollout: &Rollout, judgement: Judgement) -> Verdict {
     }
 }
 
-/// The verdicts on `rollouts`, which hold the same number of responses to each of `tasks` in turn.
-pub fn judge<'a>(
-    tasks: impl ExactSizeIterator<Item = &'a Task>,
-    rollouts: &[Rollout],
+/// The verdicts on tasks' responses, in order. Sandboxes are started once for all of them.
+pub fn judge<'a, 'b>(
+    groups: impl Iterator<Item = (&'a Task, &'b [Rollout])>,
     rule: Rule,
 ) -> Result<Vec<Verdict>> {
-    let samples = rollouts.len() / tasks.len().max(1);
-    let judges = tasks.map(Judge::new).collect::<Result<Vec<_>>>()?;
-    let groups = judges.iter().zip(rollouts.chunks(samples.max(1)));
-    let pairs: Vec<_> =
-        groups.flat_map(|(judge, group)| group.iter().map(move |row| (judge, row))).collect();
+    let judge = |(task, group)| Ok((Judge::new(task)?, group));
+    let judges: Vec<(Judge, &'b [Rollout])> = groups.map(judge).collect::<Result<_>>()?;
+    let pairs: Vec<_> = judges
+        .iter()
+        .flat_map(|(judge, group)| group.iter().map(move |row| (judge, row)))
+        .collect();
     verdicts(&pairs, rule, |_| Ok(()))
 }
 
@@ -191,7 +191,7 @@ mod tests {
             .iter()
             .map(|(response, ..)| Rollout { response: response.to_string(), ..Rollout::default() })
             .collect();
-        let verdicts = judge(tasks.iter(), &rollouts, Rule::Correct).unwrap();
+        let verdicts = judge(tasks.iter().zip(rollouts.chunks(3)), Rule::Correct).unwrap();
         for ((response, word, place), verdict) in said.iter().zip(&verdicts) {
             let found = (verdict.verdict.as_str(), verdict.place.as_str());
             assert_eq!(found, (*word, *place), "{response}");

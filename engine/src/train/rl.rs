@@ -124,7 +124,7 @@ fn draw(
         for block in drawn::blocks(&drawing, place.step(), drawn.prompts.len(), &chosen, tasks) {
             let tasks = || block.iter().map(|&(_, task)| task);
             let rollouts = sampler.rollouts(&block)?;
-            let verdicts = judge(tasks(), &rollouts, spec.reward)?;
+            let verdicts = judge(tasks().zip(rollouts.chunks(spec.samples)), spec.reward)?;
             drawn.add(spec.samples, tasks(), sampler.tokenizer, rollouts, verdicts)?;
         }
         let missing = spec.prompts.saturating_sub(drawn.kept.len());

@@ -35,23 +35,23 @@ impl Sampler {
     }
 }
 
-/// The score of all responses to a task in one mode, and the verdicts behind it.
+/// The score of all responses to a task in one mode, of which `judged` are the verdicts.
 ///
 /// # Errors
-/// `Data` for a task that cannot be read; a defect when there is no response.
+/// A defect when there is no response.
 pub fn score(
     set: &str,
     task: &Task,
     group: &[Rollout],
+    judged: &[Verdict],
     sampler: &Sampler,
-) -> Result<(Score, Vec<Verdict>)> {
+) -> Result<Score> {
     let first = group.first().ok_or_else(|| Error::defect("a score of no response"))?;
-    let judged = judge([task].into_iter(), group, Rule::Correct)?;
     let length: usize = group.iter().map(|row| row.tokens.len()).sum();
     let greedy = first.temperature == 0.0;
     let Sampler { top_k, top_p, min_p, max_new_tokens, seed, server } = sampler.clone();
     let count = |test: fn(&Verdict) -> bool| judged.iter().filter(|v| test(v)).count() as u32;
-    let score = Score {
+    Ok(Score {
         set: set.into(),
         task_id: task.task_id.clone(),
         family: task.family.clone(),
@@ -72,8 +72,7 @@ pub fn score(
         max_new_tokens,
         seed,
         server,
-    };
-    Ok((score, judged))
+    })
 }
 
 /// Scores of an evaluation, part by part.
@@ -97,7 +96,6 @@ impl Scores {
 
     /// Scores the responses of a block, `mode.samples` to each task in turn, and writes its part
     /// after the last mode.
-    ///
     pub fn add(
         &mut self,
         context: &mut Context,
@@ -105,9 +103,12 @@ impl Scores {
         mut rows: Vec<Rollout>,
     ) -> Result<()> {
         let samples = block.mode.samples as usize;
+        let tasks = block.tasks.iter().map(|(_, task)| *task);
+        let mut verdicts = judge(tasks.zip(rows.chunks(samples)), Rule::Correct)?.into_iter();
         for (&(item, task), group) in block.tasks.iter().zip(rows.chunks_mut(samples)) {
             self.tokens += group.iter().map(|row| row.tokens.len()).sum::<usize>();
-            let (score, mut judged) = score(block.set, task, group, &self.sampler)?;
+            let mut judged: Vec<_> = verdicts.by_ref().take(samples).collect();
+            let score = score(block.set, task, group, &judged, &self.sampler)?;
             count(context, &score);
             self.scores.push(score);
             if (item as usize) < self.keep {
