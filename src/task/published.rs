@@ -31,22 +31,43 @@ pub struct Choice {
 #[serde(deny_unknown_fields)]
 pub struct Imported {}
 
-pub(super) const NOT_DRAWN: &str =
-    "tasks of this family are not drawn: `import-tasks` takes them from a file with a `layout`";
+/// What is the same in every family of published answers: nothing is drawn, solved or guessed.
+macro_rules! published {
+    () => {
+        type Parameters = $crate::task::published::Imported;
+        const THINK: &'static str = "";
+
+        fn parameters(_: u32) -> Self::Parameters {
+            Self::Parameters {}
+        }
+        fn validate(_: &Self::Parameters) -> Result<(), String> {
+            Err("tasks of this family are not drawn: `import-tasks` takes them from a file with a \
+                 `layout`"
+                .into())
+        }
+        fn source(
+            _: &Self::Parameters,
+        ) -> impl FnMut(&mut $crate::entropy::Stream) -> Option<Self> {
+            |_| None
+        }
+        fn read(_: &str) -> Result<Self, String> {
+            Err("a task of this family is read with its published answer: name a `layout`".into())
+        }
+        fn trace(&self, _: Style) -> String {
+            String::new()
+        }
+        fn blind(&self) -> Vec<Probe> {
+            Vec::new()
+        }
+        fn shortcuts(&self) -> Vec<Probe> {
+            Vec::new()
+        }
+    };
+}
+pub(super) use published;
 
 impl Puzzle for Problem {
-    type Parameters = Imported;
-    const THINK: &'static str = "";
-
-    fn parameters(_: u32) -> Imported {
-        Imported {}
-    }
-    fn validate(_: &Imported) -> Result<(), String> {
-        Err(NOT_DRAWN.into())
-    }
-    fn source(_: &Imported) -> impl FnMut(&mut Stream) -> Option<Self> {
-        |_| None
-    }
+    published!();
 
     /// That there is a problem and an answer, and how answers are compared with it.
     fn certify(&self) -> Result<Certificate, Fault> {
@@ -65,14 +86,8 @@ impl Puzzle for Problem {
     fn instruction(&self) -> &'static str {
         "Please reason step by step, and put your final answer within \\boxed{}."
     }
-    fn read(_: &str) -> Result<Self, String> {
-        Err("a problem is read with its published answer: name a `layout`".into())
-    }
     fn answer(&self, _: Style) -> String {
         self.answer.clone()
-    }
-    fn trace(&self, _: Style) -> String {
-        String::new()
     }
 
     fn check(&self, answer: &str) -> Verdict {
@@ -90,12 +105,6 @@ impl Puzzle for Problem {
     fn canonical(&self, out: &mut Vec<u8>) {
         out.extend(b"math\0");
         words(&self.problem, out);
-    }
-    fn blind(&self) -> Vec<Probe> {
-        Vec::new()
-    }
-    fn shortcuts(&self) -> Vec<Probe> {
-        Vec::new()
     }
 }
 
@@ -143,18 +152,7 @@ fn letter(text: &str, options: usize) -> Option<usize> {
 }
 
 impl Puzzle for Choice {
-    type Parameters = Imported;
-    const THINK: &'static str = "";
-
-    fn parameters(_: u32) -> Imported {
-        Imported {}
-    }
-    fn validate(_: &Imported) -> Result<(), String> {
-        Err(NOT_DRAWN.into())
-    }
-    fn source(_: &Imported) -> impl FnMut(&mut Stream) -> Option<Self> {
-        |_| None
-    }
+    published!();
 
     /// That there is a question, two to 26 options that differ, and that the right one is there.
     fn certify(&self) -> Result<Certificate, Fault> {
@@ -188,14 +186,8 @@ impl Puzzle for Choice {
     fn instruction(&self) -> &'static str {
         "Please reason step by step, and put the letter of the right option within \\boxed{}."
     }
-    fn read(_: &str) -> Result<Self, String> {
-        Err("a question is read with its options: name a `layout`".into())
-    }
     fn answer(&self, _: Style) -> String {
         name(self.answer).into()
-    }
-    fn trace(&self, _: Style) -> String {
-        String::new()
     }
 
     /// By the letter, or by the words of an option.
@@ -250,12 +242,6 @@ impl Puzzle for Choice {
             out.push(0);
             out.extend(option.bytes());
         }
-    }
-    fn blind(&self) -> Vec<Probe> {
-        Vec::new()
-    }
-    fn shortcuts(&self) -> Vec<Probe> {
-        Vec::new()
     }
 }
 

@@ -11,9 +11,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::published::{Imported, asked, concluded, named, reference, words};
+use super::published::{asked, concluded, named, published, reference, words};
 use super::{Certificate, Fault, FaultKind, Probe, Puzzle, Style, Verdict};
-use crate::entropy::Stream;
 use crate::sandbox::{Failure, Limits, Reply, Request, Test};
 use crate::{Error, Result};
 
@@ -167,18 +166,7 @@ impl Code {
 }
 
 impl Puzzle for Code {
-    type Parameters = Imported;
-    const THINK: &'static str = "";
-
-    fn parameters(_: u32) -> Imported {
-        Imported {}
-    }
-    fn validate(_: &Imported) -> Result<(), String> {
-        Err(super::published::NOT_DRAWN.into())
-    }
-    fn source(_: &Imported) -> impl FnMut(&mut Stream) -> Option<Self> {
-        |_| None
-    }
+    published!();
 
     /// That there are a problem and tests. No program is run.
     fn certify(&self) -> Result<Certificate, Fault> {
@@ -229,14 +217,8 @@ impl Puzzle for Code {
             }
         }
     }
-    fn read(_: &str) -> Result<Self, String> {
-        Err("a problem is read with its tests: name a `layout`".into())
-    }
     fn answer(&self, _: Style) -> String {
         self.solution.clone()
-    }
-    fn trace(&self, _: Style) -> String {
-        String::new()
     }
 
     /// Nothing is run here: [`Code::judge`] decides.
@@ -260,12 +242,6 @@ impl Puzzle for Code {
     fn canonical(&self, out: &mut Vec<u8>) {
         out.extend(b"code\0");
         words(&self.problem, out);
-    }
-    fn blind(&self) -> Vec<Probe> {
-        Vec::new()
-    }
-    fn shortcuts(&self) -> Vec<Probe> {
-        Vec::new()
     }
 }
 
