@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use datafusion::execution::SessionState;
 use triad::query::{CLUSTER, Cluster, Executor, Scheduler, Serving};
 use triad::store::Store;
-use triad::{Error, Result};
+use triad::Result;
 
 /// As in `triad`.
 #[global_allocator]
@@ -37,10 +37,7 @@ impl Cluster for Ballista {
     }
 
     async fn schedule(&self, store: &Store, scheduler: Serving) -> Result<()> {
-        tokio::select! {
-            ended = scheduler::run(store, scheduler) => ended,
-            signal = stopped() => signal,
-        }
+        scheduler::run(store, scheduler).await
     }
 
     async fn execute(&self, store: &Store, executor: Executor) -> Result<()> {
@@ -54,19 +51,6 @@ fn host(ip: IpAddr) -> String {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn stopped() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let refused = |e: std::io::Error| Error::defect(format!("signal handler: {e}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }
 
 fn main() {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::Globals;
+use super::{Globals, signals};
 use crate::query::{self, CLUSTER, Serving};
 use crate::store::Store;
 use crate::{Error, Result};
@@ -51,7 +51,11 @@ impl Scheduler {
                 "--listen {listen} is no address to call back; add --advertise HOST"
             )));
         }
-        CLUSTER.get()?.schedule(&store, Serving { listen, advertise, patience }).await
+        let (cluster, stopped) = (CLUSTER.get()?, signals::first()?);
+        tokio::select! {
+            ended = cluster.schedule(&store, Serving { listen, advertise, patience }) => ended,
+            () = stopped => Ok(()),
+        }
     }
 }
 

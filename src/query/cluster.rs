@@ -23,7 +23,7 @@ pub trait Cluster: Sync {
     fn attach(&self, state: SessionState, on: &Scheduler, store: &Store) -> Result<SessionState>;
     /// Ends what this process has running on clusters, as far as they answer.
     async fn cancel(&self);
-    /// Runs a scheduler until a signal comes.
+    /// Runs a scheduler.
     async fn schedule(&self, store: &Store, scheduler: Serving) -> Result<()>;
     /// Runs an executor until a signal comes.
     async fn execute(&self, store: &Store, executor: Executor) -> Result<()>;

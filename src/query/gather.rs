@@ -3,7 +3,6 @@
 //! spilled.
 
 use std::fmt::{self, Debug, Formatter};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -107,6 +106,7 @@ impl ExecutionPlan for Gather {
                 Ok(SpawnedTask::spawn(sorted(rows, order, held)))
             })
             .collect::<Result<_>>()?;
+        let cores = context.session_config().target_partitions();
         let rows = stream::once(async move {
             let (mut runs, mut held) = (Vec::new(), Vec::new());
             for task in tasks {
@@ -114,7 +114,7 @@ impl ExecutionPlan for Gather {
                 runs.extend(more);
                 held.push(reservation);
             }
-            Ok::<_, DataFusionError>(Merge::new(runs, held).rows())
+            Ok::<_, DataFusionError>(Merge::new(runs, held).rows(cores))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows.try_flatten())))
     }
@@ -229,8 +229,8 @@ impl Merge {
         next
     }
 
-    fn rows(self) -> impl futures::Stream<Item = Result<RecordBatch>> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    /// In order, `cores` copies at a time.
+    fn rows(self, cores: usize) -> impl futures::Stream<Item = Result<RecordBatch>> {
         let copied = |(runs, places): (Arc<Vec<Run>>, Vec<_>)| {
             SpawnedTask::spawn_blocking(move || {
                 let batches: Vec<_> = runs.iter().map(|run| &run.batch).collect();
