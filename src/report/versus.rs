@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::course::{Course, duration};
 use super::curves::{Figure, marks};
-use super::data::{Data, Model};
+use super::data::Data;
 use super::shares::Shares;
 use super::table::{Cell, Column, Row, Table, points};
 use crate::Result;
@@ -51,16 +51,13 @@ impl Versus {
     /// # Errors
     /// `Data` for a task that stands twice in a set.
     pub fn new(this: &Side, other: &Side) -> Result<Self> {
-        let all =
-            |side: &Side<'_>| side.data.models.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
-        let models = |data: &'_ Data| -> Vec<Model> { data.models.clone() };
-        let (of_this, of_other) = (models(this.data), models(other.data));
-        let (a, b) = (of_this.iter().collect::<Vec<_>>(), of_other.iter().collect::<Vec<_>>());
-        let (a, b) = (Shares::new(&a)?, Shares::new(&b)?);
+        let [of_this, of_other] =
+            [this, other].map(|side| side.data.models.iter().collect::<Vec<_>>());
+        let (a, b) = (Shares::new(&of_this)?, Shares::new(&of_other)?);
         let mut pairs = Vec::new();
         for mode in a.modes() {
-            for (model, set) in all(this).iter().flat_map(|m| a.sets().iter().map(move |s| (m, s)))
-            {
+            let models = of_this.iter().map(|model| &model.name);
+            for (model, set) in models.flat_map(|m| a.sets().iter().map(move |s| (m, s))) {
                 let shares = (a.of(model, set, &mode.name), b.of(model, set, &mode.name));
                 let (Some(x), Some(y)) = shares else { continue };
                 let values = |share: &super::shares::Share| vec![share.values().copied().collect()];
