@@ -108,6 +108,16 @@ fn the_jobs_of_the_paper_have_its_settings() {
 }
 
 #[test]
+fn what_a_filter_may_hold_is_a_flag() {
+    let dir = folder(TASKS);
+    let said = failure(dir.path(), &["run", "small.yaml", "--memory", "1KiB"]);
+    assert!(said.starts_with("75: ") && said.contains("more than 1024 bytes"), "{said}");
+    let said = failure(dir.path(), &["query", "SELECT 1", "--memory", "much"]);
+    assert!(said.starts_with("64: "), "{said}");
+    stdout(dir.path(), &["run", "small.yaml"]);
+}
+
+#[test]
 fn a_run_is_found_again_listed_shown_and_downloaded() {
     let dir = folder(TASKS);
     let triad = |args: &[&str]| stdout(dir.path(), args);
