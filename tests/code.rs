@@ -226,7 +226,7 @@ stages:
     run.env("TRIAD_SERVER_URL", &server.url).env("NO_PROXY", "*").env("PATH", path);
     let done = run.output().unwrap();
     let stderr = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(70), "{stderr}");
+    assert_eq!(done.status.code(), Some(64), "{stderr}");
     assert!(stderr.contains("apt-get install bubblewrap"), "{stderr}");
 }
 

@@ -53,7 +53,7 @@ impl fmt::Display for Unavailable {
 
 impl From<Unavailable> for Error {
     fn from(reason: Unavailable) -> Self {
-        Self::defect(reason)
+        Self::usage(reason)
     }
 }
 

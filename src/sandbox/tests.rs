@@ -307,5 +307,5 @@ fn without_a_sandbox_nothing_runs() {
     std::fs::set_permissions(&fake, mode).unwrap();
     let refused = Sandbox::find(empty.path().as_ref(), &[User::Own]).unwrap_err().to_string();
     assert!(refused.contains("(bwrap: No permissions to create new namespace)"), "{refused}");
-    assert_eq!(crate::Error::from(Unavailable::Python).exit_code(), 70);
+    assert_eq!(crate::Error::from(Unavailable::Python).exit_code(), 64);
 }
