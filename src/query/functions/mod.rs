@@ -4,6 +4,7 @@ mod bootstrap;
 mod counts;
 mod decode;
 mod judge;
+mod narrow;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,10 @@ pub fn register(context: &SessionContext) {
         context.register_udf(function);
     }
     context.register_udaf(AggregateUDF::from(bootstrap::BootstrapCi::default()));
+    let known = context.state();
+    for length in narrow::LENGTHS.iter().filter_map(|name| known.scalar_functions().get(*name)) {
+        context.register_udf(narrow::Narrow::of(length));
+    }
 }
 
 /// [`register`] for a job, whose rows are a function of its inputs: takes away what asks a clock or
