@@ -3,8 +3,6 @@
 //! The problem is the unit: samples of one problem are averaged first, and the bootstrap draws
 //! problems, never samples, since two samples of a problem are not independent.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::entropy::Stream;
@@ -152,21 +150,30 @@ pub fn holm(values: &[f64]) -> Vec<f64> {
 }
 
 /// The score of a majority vote (maj@k; self-consistency, arXiv 2203.11171) among the answers that
-/// one problem got, each with whether it is right. Answers are the same when their words are; empty
-/// ones have no vote. Of equally frequent answers chance picks one: the expected score.
-pub fn majority<'a>(answers: impl Iterator<Item = (&'a str, bool)>) -> f64 {
-    let mut votes: BTreeMap<String, (u32, bool)> = BTreeMap::new();
+/// one problem got, each with whether it is right. Answers are the same when their words are, or
+/// when `same` says so of two that are both right or both wrong; empty ones have no vote. Of equally
+/// frequent answers chance picks one: the expected score.
+pub fn majority<'a>(
+    answers: impl Iterator<Item = (&'a str, bool)>,
+    same: impl Fn(&str, &str) -> bool,
+) -> f64 {
+    let mut votes: Vec<(String, u32, bool)> = Vec::new();
     for (answer, right) in answers {
         let words = answer.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !words.is_empty() {
-            let (count, any_right) = votes.entry(words).or_default();
-            *count += 1;
-            *any_right |= right;
+        if words.is_empty() {
+            continue;
+        }
+        let equal = |vote: &&mut (String, u32, bool)| {
+            vote.0 == words || (vote.2 == right && same(&vote.0, &words))
+        };
+        match votes.iter_mut().find(equal) {
+            Some(vote) => (vote.1, vote.2) = (vote.1 + 1, vote.2 || right),
+            None => votes.push((words, 1, right)),
         }
     }
-    let most = votes.values().map(|(count, _)| *count).max();
-    let first = votes.values().filter(|(count, _)| Some(*count) == most);
-    mean(&first.map(|(_, right)| f64::from(*right)).collect::<Vec<_>>())
+    let most = votes.iter().map(|vote| vote.1).max();
+    let first = votes.iter().filter(|vote| Some(vote.1) == most);
+    mean(&first.map(|vote| f64::from(vote.2)).collect::<Vec<_>>())
 }
 
 /// Probability that at least one of `k` samples, drawn without replacement from `n` of which
@@ -304,11 +311,17 @@ mod tests {
 
     #[test]
     fn the_majority_decides_and_ties_are_shared() {
-        let vote = |answers: &[(&str, bool)]| majority(answers.iter().copied());
+        let vote = |answers: &[(&str, bool)]| majority(answers.iter().copied(), |_, _| false);
         assert_eq!(vote(&[("1  2", true), ("3", false), (" 1 2 ", true)]), 1.0);
         assert_eq!(vote(&[("3", false), ("1", true)]), 0.5);
         assert_eq!(vote(&[("", false), ("", false), ("1", true)]), 1.0);
         assert_eq!(vote(&[("", false)]), 0.0);
+        // Three votes of two wordings, but not across right and wrong.
+        let answers = [("1/2", true), ("3", false), ("3", false), ("0.5", true), (".5", true)];
+        let same = |a: &str, b: &str| a != "3" && b != "3";
+        assert_eq!(majority(answers.into_iter(), same), 1.0);
+        assert_eq!(majority(answers.into_iter(), |_, _| false), 0.0);
+        assert_eq!(majority(answers.into_iter(), |_, _| true), 1.0);
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Job for ScoreJob {
         "score"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn ports(&self) -> &'static [Port] {
         &[

@@ -8,6 +8,8 @@ use crate::job::Context;
 use crate::job::verify::judge;
 use crate::reward::Rule;
 use crate::statistics::majority;
+use crate::task::Family;
+use crate::task::math::{self, Equality};
 use crate::{Error, Result};
 
 /// How responses were drawn: what every row of scores repeats.
@@ -50,6 +52,9 @@ pub fn score(
     let length: usize = group.iter().map(|row| row.tokens.len()).sum();
     let greedy = first.temperature == 0.0;
     let Sampler { top_k, top_p, min_p, max_new_tokens, seed, server } = sampler.clone();
+    let answers = judged.iter().map(|v| (v.extracted.as_str(), v.correct));
+    let is_math = task.family == Family::Math.as_str();
+    let same = |a: &str, b: &str| is_math && math::grade(a, b) == Equality::Equal;
     let count = |test: fn(&Verdict) -> bool| judged.iter().filter(|v| test(v)).count() as u32;
     Ok(Score {
         set: set.into(),
@@ -63,7 +68,7 @@ pub fn score(
         correct: count(|v| v.correct),
         format_ok: count(|v| v.format_ok),
         length: length as f32 / group.len() as f32,
-        majority: Some(majority(judged.iter().map(|v| (v.extracted.as_str(), v.correct)))),
+        majority: Some(majority(answers, same)),
         cut_off: Some(group.iter().filter(|row| row.stop == "length").count() as u32),
         // The likeliest token is taken whatever the cuts.
         top_k: if greedy { Some(0) } else { top_k },
