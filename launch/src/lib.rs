@@ -1,0 +1,17 @@
+//! Stages of a pipeline as jobs of a scheduler that is there already. triad has none of its own.
+//!
+//! # Layout
+//! A module imports only from modules above its own line.
+//! ```text
+//! error  order      what can go wrong, by exit code; stages as a scheduler gets them
+//! scheduler         what every scheduler does
+//! slurm  kubernetes  batch
+//! drive             submit what is missing, watch it, end as it ends
+//! site              the file that says how a place runs jobs
+//! ```
+
+mod error;
+pub mod order;
+pub mod scheduler;
+
+pub use error::{Error, Result};
