@@ -2,11 +2,13 @@
 //! Parquet.
 //!
 //! ```text
-//! make setup; cargo bench --bench query -- [--folder DIR] [--rows N] [--turns N] [--only NAME,…]
+//! make setup
+//! cargo bench --bench query -- [--folder DIR] [--rows N] [--turns N] [--only NAME,…] [--memory SIZE]
 //! ```
 //! Makes a store of 3 GB below DIR (`/var/tmp/triad-query`) unless it is there already. Every run is a
 //! process of its own, in turns; what was read before is in the page cache. Filters run as jobs, which
-//! check digests and commit; DuckDB copies the same rows, in zstd as well. Both run on `--cores` (2).
+//! check digests and commit; DuckDB copies the same rows, in zstd as well. Both run on `--cores` (2), and
+//! within SIZE where it is given, as `512MiB`.
 //! Results are compared: of queries as text, of filters by rows and a hash of each. Prints the median
 //! and the spread of the seconds.
 
@@ -16,6 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytesize::ByteSize;
 use serde_json::json;
 use triad::dataset::{Rollout, Row, Task, Verdict, encode_part};
 use triad::entropy::Stream;
@@ -86,14 +89,18 @@ fn main() {
     };
     let folder = PathBuf::from(value("--folder").unwrap_or("/var/tmp/triad-query".into()));
     let cores: usize = value("--cores").map_or(2, |n| n.parse().unwrap());
+    let memory = value("--memory");
     if let Some(name) = value("--filter") {
+        if let Some(memory) = memory {
+            triad::query::allow(memory.parse::<ByteSize>().unwrap().as_u64() as usize);
+        }
         return runtime(cores).block_on(filter(&folder, &name));
     }
     let rows: usize = value("--rows").map_or(10_000_000, |n| n.parse().unwrap());
     let turns: usize = value("--turns").map_or(5, |n| n.parse().unwrap());
     let only = value("--only").unwrap_or_default();
     let wanted = |name: &str| only.is_empty() || only.split(',').any(|part| name.contains(part));
-    let bench = Bench::open(folder, rows, cores);
+    let bench = Bench::open(folder, rows, cores, memory);
     let mut sums = [0.0; 2];
     println!("{:<22} {:>20} {:>20}  ratio", "seconds", "triad", "duckdb");
     for (name, sql) in QUERIES.into_iter().filter(|(name, _)| wanted(name)) {
@@ -115,6 +122,7 @@ fn runtime(cores: usize) -> tokio::runtime::Runtime {
 struct Bench {
     folder: PathBuf,
     cores: usize,
+    memory: Option<String>,
     duckdb: PathBuf,
     /// DuckDB's views of the datasets.
     views: String,
@@ -123,7 +131,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn open(folder: PathBuf, rows: usize, cores: usize) -> Self {
+    fn open(folder: PathBuf, rows: usize, cores: usize, memory: Option<String>) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let duckdb = here.join(".tools/duckdb/duckdb_cli/duckdb");
         assert!(duckdb.exists(), "{} is missing; run `make setup`", duckdb.display());
@@ -153,7 +161,7 @@ impl Bench {
             (views, bytes)
         });
         println!("{} MB in all, {cores} cores", bytes / 1_000_000);
-        Self { folder, cores, duckdb, views, task: task_id(rows / SAMPLES / 3) }
+        Self { folder, cores, memory, duckdb, views, task: task_id(rows / SAMPLES / 3) }
     }
 
     /// Two runs in turn, `turns` times, and once before that.
@@ -188,19 +196,25 @@ impl Bench {
     fn ours(&self, sql: &str) -> (f64, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_triad"));
         command.args(["query", sql, "--format", "csv", "--store"]).arg(&self.folder);
-        timed(&mut command)
+        timed(command.args(self.bound()))
     }
 
     fn theirs(&self, sql: &str) -> (f64, String) {
-        let sql = format!("SET threads = {}; {} {sql}", self.cores, self.views);
+        let bound = self.memory.iter().map(|size| format!("SET memory_limit = '{size}';"));
+        let bound: String = bound.collect();
+        let sql = format!("SET threads = {}; {bound} {} {sql}", self.cores, self.views);
         let mut command = Command::new(&self.duckdb);
         timed(command.args(["-init", "/dev/null", "-csv", "-c", &sql]))
+    }
+
+    fn bound(&self) -> impl Iterator<Item = &str> {
+        self.memory.iter().flat_map(|size| ["--memory", size])
     }
 
     fn our_filter(&self, name: &str, output: &str) -> (f64, String) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--filter", name, "--cores", &self.cores.to_string(), "--folder"]);
-        let (seconds, said) = timed(command.arg(&self.folder));
+        let (seconds, said) = timed(command.arg(&self.folder).args(self.bound()));
         let id = ArtifactId::try_from(said.trim().to_string()).unwrap();
         let files = runtime(1).block_on(async {
             let store = Store::open(self.folder.to_str().unwrap()).unwrap();
