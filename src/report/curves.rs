@@ -43,30 +43,31 @@ enum Line {
     Plain,
 }
 
-/// A figure for each metric that a run has. `resumed`: the iterations, by run, that another attempt
-/// went on with; they are ringed.
+/// A figure for each metric that a run has; runs by the number of their colour. `resumed`: the
+/// iterations, by run, that another attempt went on with; they are ringed.
 ///
 /// # Errors
 /// `Defect` when drawing fails.
-pub fn figures(runs: &[TrainingRun], resumed: &BTreeMap<&str, &[u32]>) -> Result<Vec<Figure>> {
+pub fn figures(
+    runs: &[(usize, &TrainingRun)],
+    resumed: &BTreeMap<&str, &[u32]>,
+) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (metric, title) in METRICS {
         let lines: Vec<(usize, Vec<(f64, f64)>)> = runs
             .iter()
-            .enumerate()
             .map(|(index, run)| {
                 let whole = |m: &&Metric| m.level == 0 && m.name == metric && m.value.is_finite();
                 let points = run.metrics.iter().filter(whole);
-                (index, points.map(|m| (f64::from(m.step), m.value)).collect::<Vec<_>>())
+                (*index, points.map(|m| (f64::from(m.step), m.value)).collect::<Vec<_>>())
             })
             .filter(|(_, points)| !points.is_empty())
             .collect();
         let ringed: Vec<(usize, f64)> = runs
             .iter()
-            .enumerate()
             .flat_map(|(index, run)| {
                 let steps = resumed.get(&run.name[..]).copied().unwrap_or_default();
-                steps.iter().map(move |step| (index, f64::from(*step)))
+                steps.iter().map(|step| (*index, f64::from(*step)))
             })
             .collect();
         if !lines.is_empty() {
@@ -200,12 +201,14 @@ mod tests {
             .flat_map(|s| [metric(s, "reward", f64::from(s).sqrt()), metric(s, "kl", f64::NAN)])
             .chain([of_level])
             .collect();
-        let runs = [TrainingRun { name: "a".into(), metrics, ..TrainingRun::default() }];
+        let run = TrainingRun { name: "a".into(), metrics, ..TrainingRun::default() };
+        let runs = [(3, &run)];
         let none = BTreeMap::new();
         let figures = figures(&runs, &none).unwrap();
         assert_eq!(figures.len(), 1, "no finite value, or one level's: no chart");
         assert_eq!(figures[0].title, "Reward");
         assert!(figures[0].svg.contains("<polyline") && figures[0].svg.contains("currentColor"));
+        assert!(figures[0].svg.contains(&COLOURS[3].to_uppercase()));
         assert_eq!(super::figures(&runs, &none).unwrap()[0].svg, figures[0].svg);
         let resumed = BTreeMap::from([("a", &[20][..])]);
         let ringed = &super::figures(&runs, &resumed).unwrap()[0].svg;

@@ -47,9 +47,8 @@ pub fn lengths(data: &Data, summary: &Summary) -> Result<Vec<Figure>> {
 }
 
 /// Rewards in a run's first and last iterations.
-pub fn rewards(runs: &[TrainingRun]) -> Markup {
-    let shown: Vec<_> =
-        runs.iter().enumerate().filter(|(_, run)| !run.rewards[0].is_empty()).collect();
+pub fn rewards(runs: &[(usize, &TrainingRun)]) -> Markup {
+    let shown: Vec<_> = runs.iter().filter(|(_, run)| !run.rewards[0].is_empty()).collect();
     if shown.is_empty() {
         return html! {};
     }

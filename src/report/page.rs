@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::course::Course;
 use super::curves::{COLOURS, Figure, marks};
-use super::data::{Data, Source};
+use super::data::{Data, Source, TrainingRun};
 use super::graph::graph;
 use super::samples::{self, Chosen};
 use super::summary::{ORACLE, Summary};
@@ -46,7 +46,7 @@ pub fn page(data: &Data, summary: &Summary, beyond: &Beyond) -> Result<String> {
         ("levels", "By level", levels(summary)?),
         ("specialists", "Who solves what", complement(summary)),
         ("samples", "Samples", responses(data, summary)?),
-        ("training", "Training", training(data, beyond)?),
+        ("training", "Training", training(data, summary, beyond)?),
         ("merging", "Merging", merging::section(&data.runs)?),
         ("responses", "Responses side by side", side_by_side(data, summary)),
         ("pipeline", "Pipeline", pipeline(beyond)),
@@ -238,13 +238,25 @@ fn responses(data: &Data, summary: &Summary) -> Result<Markup> {
     })
 }
 
-fn training(data: &Data, beyond: &Beyond) -> Result<Markup> {
+/// Runs by the number of their colour, which is that of the model that they make.
+fn coloured<'a>(runs: &'a [TrainingRun], models: &[&str]) -> Vec<(usize, &'a TrainingRun)> {
+    let mut others = models.len()..;
+    let colour = |run: &TrainingRun| models.iter().position(|model| *model == run.name);
+    let numbered = runs.iter().map(|run| (colour(run).or_else(|| others.next()), run));
+    let mut runs: Vec<_> =
+        numbered.map(|(colour, run)| (colour.unwrap_or_default(), run)).collect();
+    runs.sort_by_key(|(colour, _)| *colour);
+    runs
+}
+
+fn training(data: &Data, summary: &Summary, beyond: &Beyond) -> Result<Markup> {
     let resumed = beyond.course.as_ref().map(Course::resumed).unwrap_or_default();
-    let figures = super::curves::figures(&data.runs, &resumed)?;
+    let runs = coloured(&data.runs, &summary.models());
+    let figures = super::curves::figures(&runs, &resumed)?;
     if figures.is_empty() {
         return Ok(html! {});
     }
-    let lines = data.runs.iter().enumerate().filter(|(_, run)| !run.metrics.is_empty());
+    let lines = runs.iter().filter(|(_, run)| !run.metrics.is_empty());
     Ok(html! {
         p.note {
             "By optimizer step or RL iteration; bold is a moving average over a tenth of the run."
@@ -252,9 +264,9 @@ fn training(data: &Data, beyond: &Beyond) -> Result<Markup> {
                 " A ring: here another attempt went on from a checkpoint."
             }
         }
-        (legend(lines.map(|(at, run)| (at, &run.name[..]))))
+        (legend(lines.map(|(at, run)| (*at, &run.name[..]))))
         (grid(&figures))
-        (histogram::rewards(&data.runs))
+        (histogram::rewards(&runs))
     })
 }
 
