@@ -1,6 +1,7 @@
 //! The program without libtorch and Ballista: it starts in a tenth of the time, and goes on as
 //! `triad-torch` where a stage has to compute, as `triad-cluster` where a query runs on a cluster.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -25,9 +26,17 @@ fn go_on_as(name: &str) -> Error {
         Ok(this) => this.with_file_name(name),
         Err(e) => return Error::defect(format!("where is this program? {e}")),
     };
-    let why = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    let mut command = Command::new(&program);
+    command.args(std::env::args_os().skip(1));
+    // SAFETY: sets this thread's signal mask, which may be done anywhere.
+    let why = unsafe { command.pre_exec(hold_terminations) }.exec();
     Error::usage(format!(
         "{}: {why}; this needs it: install {name} beside triad",
         program.display()
     ))
+}
+
+/// A scheduler says SIGTERM once: it waits until the other program is loaded, whose `main` lets it in.
+fn hold_terminations() -> io::Result<()> {
+    triad::cli::mask_terminations(libc::SIG_BLOCK)
 }

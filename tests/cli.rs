@@ -509,6 +509,16 @@ stages:
         let (code, why) = run(&["job", "small.yaml", stage]);
         assert_eq!(code, Some(0), "{why}");
     }
+    // A SIGTERM while the other program is loaded ends it once it is there, and not before.
+    let torch = Path::new(program).with_file_name("triad-torch");
+    let script = format!("#!/bin/sh\nkill -TERM $$\ntouch loaded\nexec {torch:?} \"$@\"\n");
+    std::fs::write(dir.path().join("triad-torch"), script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path().join("triad-torch"), mode).unwrap();
+    let mut command = Command::new(&alone);
+    let status = command.args(["run", "small.yaml"]).current_dir(dir.path()).status().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGTERM));
+    assert!(dir.path().join("loaded").exists());
     // With libtorch beside it the same command goes on where that one stopped.
     stdout(dir.path(), &["run", "small.yaml"]);
     let (code, why) = run(&["run", "small.yaml"]);

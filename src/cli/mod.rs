@@ -39,6 +39,8 @@ use crate::job::engine::ENGINE;
 use crate::store::Store;
 use crate::{Error, Result};
 
+pub use signals::mask_terminations;
+
 /// Aligns the meta-abilities of a reasoning model as stateless batch jobs on object storage.
 #[derive(Parser)]
 #[command(name = "triad", version, after_help = environment::HELP, arg_required_else_help = true)]
@@ -164,6 +166,8 @@ impl Globals {
 
 /// The program: parses the arguments, runs the command and ends the process with its exit code.
 pub fn main() -> ! {
+    // What came while this program was loaded in another's place ends it now.
+    let _ = mask_terminations(libc::SIG_UNBLOCK);
     let code = command();
     // Nothing is left to do if stdout is closed.
     let _ = std::io::stdout().flush();

@@ -57,6 +57,18 @@ pub(super) fn first() -> Result<impl Future<Output = ()>> {
     })
 }
 
+/// Blocks SIGTERM in this thread and those that it starts, or lets it in again.
+pub fn mask_terminations(how: libc::c_int) -> std::io::Result<()> {
+    // SAFETY: the set is initialized before it is read.
+    let done = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut())
+    };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(done)) }
+}
+
 fn listen(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|e| Error::defect(format!("signal handler: {e}")))
 }

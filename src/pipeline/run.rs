@@ -73,7 +73,7 @@ pub async fn run(
     }
     for ((stage, ending), wanted) in pipeline.stages.iter().zip(&endings).zip(&wanted) {
         if *wanted && ending.is_none() {
-            needs(stage)?;
+            needs(stage, &options.stop)?;
         }
     }
     let wanted_ids = pipeline.stages.iter().zip(&wanted).filter(|(_, wanted)| **wanted);
@@ -111,11 +111,14 @@ async fn committed(
     .await
 }
 
-/// Gets the engine of a stage that is to run before anything is begun.
-fn needs(stage: &Stage) -> Result<()> {
-    let computes = stage.job.computes(&stage.params);
-    let engine = computes.then(|| ENGINE.get()).transpose();
-    engine.map_err(|e| e.at(format!("stage `{}`", stage.name))).map(drop)
+/// Gets the engine of a stage that is to run before anything is begun. A program that goes on in
+/// this one's place would not know of a stop.
+fn needs(stage: &Stage, stop: &StopFlag) -> Result<()> {
+    if !stage.job.computes(&stage.params) {
+        return Ok(());
+    }
+    stop.check()?;
+    ENGINE.get().map_err(|e| e.at(format!("stage `{}`", stage.name))).map(drop)
 }
 
 fn ends(endings: Vec<Option<Ending>>, wanted: &[bool]) -> Vec<StageEnd> {
@@ -192,7 +195,7 @@ pub async fn run_stage(
             stage.job.name()
         )));
     }
-    needs(stage)?;
+    needs(stage, &options.stop)?;
     let used = stage.upstream().chain([position]);
     let hold = store.hold(used.map(|at| pipeline.stages[at].id.clone()).collect()).await?;
     let ending = run_held(store, pipeline, stage, shard, options).await.map_err(|e| e.at(place()));
