@@ -50,7 +50,7 @@ stages:
   shown: {job: demonstrate, inputs: {tasks: [texts]}}
   init: {job: init, params: {vocab_size: 263, hidden_size: 16, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32, context: 512}, inputs: {texts: shown}}
   rollouts: {job: rollout, params: {samples: 1, temperature: 1.0, max_new_tokens: 4}, inputs: {checkpoint: init, tasks: tasks}}
-  verdicts: {job: verify, inputs: {tasks: tasks, rollouts: rollouts}}
+  verdicts: {job: verify, params: {reward: correct}, inputs: {tasks: tasks, rollouts: rollouts}}
 """
 PROBLEM = {
     "task_id": "HumanEval/0", "entry_point": "twice", "canonical_solution": "    return 2 * n\n",
