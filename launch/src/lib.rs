@@ -10,8 +10,11 @@
 //! site              the file that says how a place runs jobs
 //! ```
 
+pub mod drive;
 mod error;
 pub mod order;
 pub mod scheduler;
+pub mod site;
+pub mod slurm;
 
 pub use error::{Error, Result};
