@@ -33,15 +33,16 @@ impl Site {
     fn parse(file: &str, text: &str) -> Result<Self> {
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
         // A file of comments alone.
-        let found: Option<Self> = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
-            let message = e.without_snippet().to_string();
-            let message = message.lines().next().unwrap_or_default();
-            let message = message.split(" at line ").next().unwrap_or(message);
-            Error::Usage(match e.location() {
-                Some(location) => format!("{file}:{}: {message}", location.line()),
-                None => format!("{file}: {message}"),
-            })
-        })?;
+        let found: Option<Self> =
+            serde_saphyr::from_str_with_options(text, options).map_err(|e| {
+                let message = e.without_snippet().to_string();
+                let message = message.lines().next().unwrap_or_default();
+                let message = message.split(" at line ").next().unwrap_or(message);
+                Error::Usage(match e.location() {
+                    Some(location) => format!("{file}:{}: {message}", location.line()),
+                    None => format!("{file}: {message}"),
+                })
+            })?;
         Ok(found.unwrap_or_default())
     }
 }

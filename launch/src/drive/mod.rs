@@ -143,8 +143,7 @@ impl Drive<'_> {
         let watched: Vec<usize> = (0..self.tasks.len())
             .filter(|&at| self.tasks[at].end.is_none() && self.tasks[at].job.is_some())
             .collect();
-        let jobs: Vec<Job> =
-            watched.iter().filter_map(|&at| self.tasks[at].job.clone()).collect();
+        let jobs: Vec<Job> = watched.iter().filter_map(|&at| self.tasks[at].job.clone()).collect();
         let states = self.scheduler.states(&jobs).await?;
         let mut ended = false;
         for (at, state) in watched.into_iter().zip(states) {
@@ -155,9 +154,10 @@ impl Drive<'_> {
 
     /// Whether something that it is made from will not be made.
     fn is_cut_off(&self, at: usize) -> bool {
-        self.order.tasks[at].after.iter().any(|&from| {
-            matches!(self.tasks[from].end, Some(End::Failed(_) | End::NotStarted))
-        })
+        self.order.tasks[at]
+            .after
+            .iter()
+            .any(|&from| matches!(self.tasks[from].end, Some(End::Failed(_) | End::NotStarted)))
     }
 
     fn is_ready(&self, at: usize) -> bool {

@@ -94,9 +94,10 @@ impl World {
             let over = |&(phase, _): &(Phase, Fate)| matches!(phase, Phase::Ended | Phase::Gone);
             self.jobs[at].phase = match phase {
                 Phase::Waiting if after.iter().all(well) => {
-                    let missing = self.tasks[task].after.iter().find(|&&from| {
-                        !self.committed.contains(&self.tasks[from].artifact)
-                    });
+                    let missing = self.tasks[task]
+                        .after
+                        .iter()
+                        .find(|&&from| !self.committed.contains(&self.tasks[from].artifact));
                     // Its inputs are not there: it would leave with 75 for ever, and is lost.
                     if missing.is_some() { Phase::Gone } else { Phase::Running(self.draw(4)) }
                 }

@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn what_passes_is_told_from_what_does_not() {
-        let timeout = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n";
+        let timeout =
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n";
         assert!(matches!(refusal("sbatch", timeout), Error::TryAgain(_)));
         let down = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)";
         assert!(matches!(refusal("squeue", down), Error::TryAgain(_)));

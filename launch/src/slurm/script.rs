@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_shell_reads_what_was_meant() {
-        for text in ["", "a b", "it's", "$HOME `id` \"x\" \\ *", "line\nend", "größe", "-x", "~"] {
+        for text in ["", "a b", "it's", "$HOME `id` \"x\" \\ *", "line\nend", "größe", "-x", "~"]
+        {
             let shell = format!("printf %s {}", quoted(text));
             let said = std::process::Command::new("sh").args(["-c", &shell]).output().unwrap();
             assert_eq!(String::from_utf8_lossy(&said.stdout), text, "{shell}");

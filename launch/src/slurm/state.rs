@@ -32,7 +32,12 @@ impl Word {
     fn is_waiting(&self) -> bool {
         matches!(
             self.0.as_str(),
-            "PENDING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "RESV_DEL_HOLD" | "SPECIAL_EXIT"
+            "PENDING"
+                | "REQUEUED"
+                | "REQUEUE_FED"
+                | "REQUEUE_HOLD"
+                | "RESV_DEL_HOLD"
+                | "SPECIAL_EXIT"
         )
     }
 
@@ -104,8 +109,7 @@ pub fn by_account(text: &str) -> BTreeMap<String, Vec<Row>> {
         };
         // `CANCELLED by 1000`.
         let state = state.split_whitespace().next().unwrap_or_default();
-        let row =
-            Row { index, state: Word(state.into()), reason: String::new(), code: exit(code) };
+        let row = Row { index, state: Word(state.into()), reason: String::new(), code: exit(code) };
         found.entry(job.into()).or_default().push(row);
     }
     found
@@ -154,7 +158,9 @@ pub fn explain(
     };
     let (code, what) = match (row.map_or("", |row| row.state.0.as_str()), code) {
         ("OUT_OF_MEMORY", _) => (Some(137), "out of memory: give it more, resources.memory".into()),
-        ("TIMEOUT", _) => (None, "over its time without leaving: resources.time, slurm.grace".into()),
+        ("TIMEOUT", _) => {
+            (None, "over its time without leaving: resources.time, slurm.grace".into())
+        }
         ("CANCELLED", _) => (None, "cancelled".into()),
         ("FAILED", Some(137)) => {
             (Some(137), "killed by signal 9, as for want of memory: resources.memory".into())
@@ -240,10 +246,7 @@ mod tests {
         );
         let (code, why) = said("6|N/A|OUT_OF_MEMORY|OutOfMemory", Some(125));
         assert_eq!((code, why.contains("resources.memory")), (Some(137), true), "{why}");
-        assert_eq!(
-            said("6|N/A|CANCELLED|None", Some(0)),
-            (None, "Slurm job 6: cancelled".into())
-        );
+        assert_eq!(said("6|N/A|CANCELLED|None", Some(0)), (None, "Slurm job 6: cancelled".into()));
         assert_eq!(
             said("6|N/A|FAILED|JobLaunchFailure", Some(0)),
             (None, "Slurm job 6: failed (JobLaunchFailure)".into())

@@ -34,11 +34,8 @@ impl Cluster {
 
     /// What one of Slurm's commands says.
     pub fn ask(&self, program: &str, arguments: &[&str]) -> String {
-        let output = Command::new(program)
-            .args(arguments)
-            .env("SLURM_CONF", &self.config)
-            .output()
-            .unwrap();
+        let output =
+            Command::new(program).args(arguments).env("SLURM_CONF", &self.config).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()

@@ -171,7 +171,8 @@ async fn stages_and_shards_run_in_order(cluster: &Cluster) {
     assert_eq!((place.began("tasks"), place.began("few")), (3, 1));
     let began = std::fs::read_to_string(place.store.join("began")).unwrap();
     assert!(began.find("few") > began.rfind("tasks"), "{began}");
-    let jobs = cluster.ask("squeue", &["--noheader", "--array", "--states=all", "--format=%j|%k|%i"]);
+    let jobs =
+        cluster.ask("squeue", &["--noheader", "--array", "--states=all", "--format=%j|%k|%i"]);
     let shards = jobs.lines().filter(|line| line.starts_with("triad:test:tasks:tasks-"));
     assert_eq!(shards.clone().count(), 3, "{jobs}");
     assert!(shards.clone().all(|line| line.contains("|tasks|") && line.contains('_')), "{jobs}");
@@ -298,9 +299,8 @@ async fn a_lost_node_costs_a_task_nothing(cluster: &Cluster) {
         std::fs::write(place.store.join("slow.checkpoint"), "").unwrap();
         let node = cluster.ask("squeue", &["--noheader", "--states=RUNNING", "--format=%N"]);
         let node = format!("nodename={}", node.lines().next().unwrap());
+        // It comes back by itself, as its slurmd is well.
         cluster.ask("scontrol", &["update", &node, "state=down", "reason=test"]);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        cluster.ask("scontrol", &["update", &node, "state=resume"]);
         std::future::pending::<()>().await;
     };
     tokio::select! {
