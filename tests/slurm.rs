@@ -182,7 +182,9 @@ fn slurm_makes_what_a_local_run_makes() {
 #[test]
 fn slurm_takes_a_killed_task_and_a_gone_client() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = Place::new(&PIPELINE.replace("count: 70000", "count: 300000"));
+    let place = Place::new(
+        &PIPELINE.replace("arithmetic", "deduction").replace("count: 70000", "count: 400000"),
+    );
     let client = place.start(RUN);
     let task = place.until("task", || place.running("tasks"));
     place.until("log", || (place.begun("tasks") == 2).then_some(()));
