@@ -114,7 +114,7 @@ impl World {
                     }
                     if self.helped && fate == Fate::Vanishes {
                         let (after, fate) = (Vec::new(), Fate::Commits);
-                        self.jobs.push(FakeJob { task, after, phase: Phase::Waiting, fate });
+                        self.jobs.push(FakeJob { task, after, phase: Phase::Running(20), fate });
                     }
                     match fate {
                         Fate::Vanishes | Fate::CommitsAndVanishes => Phase::Gone,
