@@ -13,5 +13,6 @@
 mod error;
 pub mod order;
 pub mod scheduler;
+pub mod kubernetes;
 
 pub use error::{Error, Result};
