@@ -1,0 +1,1 @@
+//! infra/kubernetes: what is applied to a cluster once.
