@@ -10,9 +10,12 @@
 //! site              the file that says how a place runs jobs
 //! ```
 
+pub mod drive;
 mod error;
+pub mod kubernetes;
 pub mod order;
 pub mod scheduler;
-pub mod kubernetes;
+pub mod site;
+pub mod slurm;
 
 pub use error::{Error, Result};

@@ -32,7 +32,7 @@ pub fn workflow(order: &Order, site: &Site) -> Result<Value> {
         "metadata": {
             "generateName": format!("triad-{}-", names::dns(&order.pipeline, 40)),
             "namespace": site.namespace,
-            "labels": { names::MANAGED_BY: names::US, names::STORE: names::store(order) },
+            "labels": { names::MANAGED_BY: names::US },
         },
         "spec": {
             "entrypoint": "all",

@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const FRESH: Duration = Duration::from_secs(5);
 /// Between two looks at whether a job is gone, and the first pause after a lost connection.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a submission waits for an earlier job's pods to end before it says so.
+const ROOM: Duration = Duration::from_secs(15);
 /// How often a request is sent whose connection fails: half a minute in all.
 const TRIES: u32 = 6;
 /// Objects in one answer.
@@ -84,7 +86,7 @@ impl Kubernetes {
             let how = DeleteParams::foreground().preconditions(only_this);
             self.delete(&name, &how).await?;
         }
-        let end = Instant::now() + self.site.grace + Duration::from_secs(60);
+        let end = Instant::now() + ROOM;
         while Instant::now() < end {
             match self.read(&name).await? {
                 Some(found) if found.uid() == job.uid() => tokio::time::sleep(PAUSE).await,
@@ -92,8 +94,8 @@ impl Kubernetes {
             }
         }
         Err(Error::TryAgain(format!(
-            "job {name} of an earlier try is still being deleted; `kubectl describe job {name}` may \
-             say what holds it"
+            "job {name} of an earlier try is still being deleted, with its pods: `kubectl describe \
+             job {name}`"
         )))
     }
 
@@ -160,7 +162,7 @@ impl Scheduler for Kubernetes {
 
     async fn find(&self, order: &Order) -> Result<Vec<Option<Job>>> {
         let mut found = BTreeMap::new();
-        let mut page = ListParams::default().labels(&names::selector(order)).limit(PAGE);
+        let mut page = ListParams::default().labels(&names::selector()).limit(PAGE);
         loop {
             let listed = asking("listing jobs", || self.api.list(&page)).await?;
             for job in listed.items {

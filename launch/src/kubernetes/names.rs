@@ -20,25 +20,9 @@ const STAGE: &str = "triad.dev/stage";
 /// The longest DNS label and the longest label value.
 pub const LONGEST: usize = 63;
 
-/// The name of a task's Job, at most 52 bytes: a pod's host name is that and an index of up to ten
-/// digits.
+/// The name of a task's Job, at most 44 bytes: a pod's host name is that and an index.
 pub fn job(order: &Order, task: &Task) -> String {
-    let artifact = label(&task.artifact, 20).to_lowercase();
-    format!("triad-{}-{artifact}-{}", dns(&task.job, 16), store(order))
-}
-
-/// What tells stores apart in a name, where artifacts of the same id have the same name: FNV-1a of
-/// the URL, 32 bits. Annotations say it in full, and are compared before a job counts as found.
-pub fn store(order: &Order) -> String {
-    let hash = url(order)
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{hash:08x}")
-}
-
-/// Of the order's store, one spelling.
-fn url(order: &Order) -> &str {
-    order.store.trim_end_matches('/')
+    format!("triad-{}-{}", dns(&task.job, 16), order.mark(task))
 }
 
 /// `text` as a part of a DNS label: lower-case letters, digits, single dashes inside.
@@ -70,9 +54,9 @@ pub fn label(text: &str, longest: usize) -> String {
     start[..start.len().min(longest)].trim_end_matches(outside).into()
 }
 
-/// What selects the jobs of an order's store, those of other pipelines too.
-pub fn selector(order: &Order) -> String {
-    format!("{MANAGED_BY}={US},{STORE}={}", store(order))
+/// What selects our jobs, those of other pipelines too.
+pub fn selector() -> String {
+    format!("{MANAGED_BY}={US}")
 }
 
 /// Of a Job and its pods.
@@ -83,7 +67,6 @@ pub fn labels(order: &Order, task: &Task) -> BTreeMap<String, String> {
         (PIPELINE, label(&order.pipeline, LONGEST)),
         (STAGE, label(&task.stage, LONGEST)),
         (ARTIFACT, label(&task.artifact, LONGEST)),
-        (STORE, store(order)),
     ]
     .map(|(key, value)| (key.to_string(), value))
     .into_iter()
@@ -97,7 +80,7 @@ pub fn annotations(order: &Order, task: &Task) -> BTreeMap<String, String> {
         (PIPELINE, &*order.pipeline),
         (STAGE, &task.stage),
         (ARTIFACT, &task.artifact),
-        (STORE, url(order)),
+        (STORE, &order.store),
     ]
     .map(|(key, value)| (key.to_string(), value.to_string()))
     .into()
@@ -106,5 +89,5 @@ pub fn annotations(order: &Order, task: &Task) -> BTreeMap<String, String> {
 /// Whether an object with these annotations makes the task's artifact in the order's store.
 pub fn is_for(annotations: &BTreeMap<String, String>, order: &Order, task: &Task) -> bool {
     annotations.get(ARTIFACT) == Some(&task.artifact)
-        && annotations.get(STORE).is_some_and(|store| store == url(order))
+        && annotations.get(STORE) == Some(&order.store)
 }

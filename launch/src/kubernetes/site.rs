@@ -10,7 +10,7 @@ use crate::order::Task;
 use crate::{Error, Result};
 
 /// What is not said is the cluster's own default.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Site {
     /// Of the kubeconfig; the current one where none is named.
@@ -45,7 +45,7 @@ pub struct Site {
     pub scratch: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Images {
     /// Without libtorch.
@@ -55,7 +55,7 @@ pub struct Images {
 }
 
 /// As Kubernetes spells it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Toleration {
     pub key: Option<String>,

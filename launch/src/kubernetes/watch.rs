@@ -103,8 +103,7 @@ fn version(job: &Job) -> Option<u64> {
 }
 
 async fn follow(api: Api<Job>, jobs: Arc<Mutex<Jobs>>, changed: watch::Sender<u64>) {
-    let ours = format!("{}={}", names::MANAGED_BY, names::US);
-    let config = watcher::Config::default().labels(&ours).timeout(SILENCE);
+    let config = watcher::Config::default().labels(&names::selector()).timeout(SILENCE);
     let begin = || watcher(api.clone(), config.clone()).default_backoff();
     let mut events = pin!(begin());
     let mut listed = Vec::new();

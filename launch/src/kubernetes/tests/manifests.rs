@@ -38,10 +38,8 @@ proptest! {
         prop_assert_eq!(&name, &names::job(&other, &other.tasks[0]));
         other.tasks[0].artifact = format!("{:032x}", 1);
         prop_assert_ne!(&name, &names::job(&other, &other.tasks[0]));
-        let elsewhere = Order { store: format!("{}x", order.store.trim_end_matches('/')), ..order.clone() };
+        let elsewhere = Order { store: format!("{}x", order.store), ..order.clone() };
         prop_assert_ne!(&name, &names::job(&elsewhere, task));
-        let slash = Order { store: format!("{}/", order.store), ..order.clone() };
-        prop_assert_eq!(&name, &names::job(&slash, task));
     }
 
     #[test]
@@ -98,9 +96,7 @@ fn a_job_says_what_it_is_and_asks_for_what_the_stage_does() {
     let jobs = render(&order(), &site).unwrap();
     assert_eq!(jobs.len(), 3);
     let job = &jobs[1];
-    let name = "triad-rollout-00000002000000000000-24c9e3bf";
-    assert_eq!(job["metadata"]["name"], names::job(&order(), &order().tasks[1]));
-    assert_eq!(job["metadata"]["name"].as_str().unwrap().len(), name.len());
+    assert_eq!(job["metadata"]["name"], "triad-rollout-000000020000-24c9e3bf");
     assert_eq!(job["metadata"]["namespace"], "team");
     let labels = &job["metadata"]["labels"];
     assert_eq!(labels["triad.dev/pipeline"], "quickstart");
