@@ -8,12 +8,13 @@ use k8s_openapi::api::batch::v1 as batch;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
+use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use super::pods::Around;
 use super::refusal::{self, error};
-use super::watch::Watch;
+use super::watch::{self, Watch};
 use super::{Site, manifest, names};
 use crate::order::Order;
 use crate::scheduler::{Job, Scheduler, State};
@@ -29,6 +30,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ROOM: Duration = Duration::from_secs(15);
 /// How often a request is sent whose connection fails: half a minute in all.
 const TRIES: u32 = 6;
+/// How long an answer may take. Watches, the longest, are asked to end before.
+const SILENCE: Duration = Duration::from_secs(watch::SECONDS as u64 + 30);
 /// Objects in one answer.
 const PAGE: u32 = 500;
 
@@ -39,7 +42,7 @@ pub struct Kubernetes {
     around: Around,
     watch: Watch,
     /// What `changed` has said already.
-    seen: Mutex<watch::Receiver<u64>>,
+    seen: Mutex<Receiver<u64>>,
     /// By uid: why a job waits, and when that was asked for.
     reasons: Mutex<BTreeMap<String, (Instant, String)>>,
 }
@@ -57,14 +60,15 @@ impl Kubernetes {
             .map_err(kube::Error::from),
             None => Config::infer().await.map_err(kube::Error::InferConfig),
         };
-        let config = config.map_err(|err| error(err, "looking for a cluster"))?;
-        let client = Client::try_from(config).map_err(|err| error(err, "connecting"))?;
-        Self::with(client, site).await
+        Self::with(config.map_err(|err| error(err, "looking for a cluster"))?, site).await
     }
 
-    /// Over a connection that is there. The first request shows whether the namespace may be read.
-    pub async fn with(client: Client, site: Site) -> Result<Self> {
+    /// To this cluster. The first request shows whether jobs of the namespace may be listed.
+    pub async fn with(mut config: Config, site: Site) -> Result<Self> {
         site.check()?;
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        let client = Client::try_from(config).map_err(|err| error(err, "connecting"))?;
         let namespace = site.namespace.as_deref().unwrap_or(client.default_namespace());
         let api: Api<batch::Job> = Api::namespaced(client.clone(), namespace);
         let around = Around::new(&client, namespace);

@@ -20,8 +20,11 @@ use tokio::task::JoinHandle;
 use super::{names, refusal};
 use crate::{Error, Result};
 
-/// In seconds: the longest that a connection which died without a word goes unnoticed.
-const SILENCE: u32 = 60;
+/// How long a watch lasts before it is begun again: the longest that a connection which died without
+/// a word goes unnoticed.
+pub const SECONDS: u32 = 60;
+/// Errors in a row before they count: credentials are renewed, rights arrive.
+const REFUSALS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Watch {
@@ -33,7 +36,7 @@ pub struct Watch {
 #[derive(Default)]
 struct Jobs {
     known: BTreeMap<String, Job>,
-    /// Since when it holds, a line why nothing new will come.
+    /// Why nothing new will come.
     refused: Option<Error>,
 }
 
@@ -103,11 +106,11 @@ fn version(job: &Job) -> Option<u64> {
 }
 
 async fn follow(api: Api<Job>, jobs: Arc<Mutex<Jobs>>, changed: watch::Sender<u64>) {
-    let config = watcher::Config::default().labels(&names::selector()).timeout(SILENCE);
+    let config = watcher::Config::default().labels(&names::selector()).timeout(SECONDS);
     let begin = || watcher(api.clone(), config.clone()).default_backoff();
     let mut events = pin!(begin());
     let mut listed = Vec::new();
-    let mut failing = false;
+    let mut failures = 0;
     while let Some(event) = events.next().await {
         if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
             && status.code == 410
@@ -121,9 +124,9 @@ async fn follow(api: Api<Job>, jobs: Arc<Mutex<Jobs>>, changed: watch::Sender<u6
         match event {
             Ok(event) => {
                 // `Init` only says that a list is about to be asked for.
-                if failing && !matches!(event, Event::Init) {
+                if failures > 0 && !matches!(event, Event::Init) {
                     tracing::info!("kubernetes: jobs are watched again");
-                    failing = false;
+                    failures = 0;
                     jobs.refused = None;
                 }
                 match event {
@@ -138,10 +141,11 @@ async fn follow(api: Api<Job>, jobs: Arc<Mutex<Jobs>>, changed: watch::Sender<u6
                 }
             }
             Err(err) => {
-                if !std::mem::replace(&mut failing, true) {
+                failures += 1;
+                if failures == 1 {
                     tracing::info!("kubernetes: {}; going on", refusal::chain(&err));
                 }
-                jobs.refused = refused(err);
+                jobs.refused = refused(err).filter(|_| failures >= REFUSALS);
             }
         }
         drop(jobs);
@@ -163,4 +167,33 @@ fn refused(err: watcher::Error) -> Option<Error> {
 
 fn lock(jobs: &Mutex<Jobs>) -> MutexGuard<'_, Jobs> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(uid: &str, version: &str) -> Job {
+        let mut job = Job::default();
+        job.metadata.name = Some("job".into());
+        job.metadata.uid = Some(uid.into());
+        job.metadata.resource_version = Some(version.into());
+        job
+    }
+
+    #[test]
+    fn a_late_event_of_a_deleted_job_does_not_hide_the_next_one() {
+        let mut jobs = Jobs::default();
+        let uid = |jobs: &Jobs| jobs.known.get("job").and_then(ResourceExt::uid);
+        jobs.apply(job("old", "9"));
+        jobs.apply(job("new", "12"));
+        jobs.apply(job("old", "10"));
+        assert_eq!(uid(&jobs).as_deref(), Some("new"));
+        jobs.delete(&job("old", "11"));
+        assert_eq!(uid(&jobs).as_deref(), Some("new"));
+        jobs.replace(vec![job("old", "10")]);
+        assert_eq!(uid(&jobs).as_deref(), Some("new"));
+        jobs.replace(Vec::new());
+        assert_eq!(uid(&jobs), None);
+    }
 }

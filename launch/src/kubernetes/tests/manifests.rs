@@ -96,7 +96,7 @@ fn a_job_says_what_it_is_and_asks_for_what_the_stage_does() {
     let jobs = render(&order(), &site).unwrap();
     assert_eq!(jobs.len(), 3);
     let job = &jobs[1];
-    assert_eq!(job["metadata"]["name"], "triad-rollout-000000020000-24c9e3bf");
+    assert_eq!(job["metadata"]["name"], "triad-rollout-000000020000-2b323cc0");
     assert_eq!(job["metadata"]["namespace"], "team");
     let labels = &job["metadata"]["labels"];
     assert_eq!(labels["triad.dev/pipeline"], "quickstart");
@@ -231,7 +231,7 @@ fn argo_runs_stages_after_their_inputs_and_shards_side_by_side() {
     assert_eq!(tasks[1]["withSequence"]["count"], "4");
     assert_eq!(tasks[2]["dependencies"], json!([tasks[1]["name"]]));
     let template = &spec["templates"][2];
-    assert_eq!(template["activeDeadlineSeconds"], 7200);
+    assert_eq!(template["activeDeadlineSeconds"], "7200");
     assert_eq!(template["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "research");
     let again = template["retryStrategy"]["expression"].as_str().unwrap();
     assert!(again.contains("in [64, 65, 70])") && again.contains("OOMKilled"), "{again}");

@@ -1,6 +1,8 @@
 //! Manifests by rules and schemas, the client against an API server in this process.
 
 mod client;
+mod failures;
+mod http;
 mod infra;
 mod manifests;
 mod orders;
