@@ -17,6 +17,7 @@ mod lookup;
 mod manifest;
 mod object;
 mod open;
+mod pipeline;
 mod record;
 mod refs;
 mod transfer;

@@ -48,6 +48,10 @@ const PATIENCE: u32 = 40;
 /// Before the second time; before each further one that much longer, half a minute at most.
 const PAUSE: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
 
+/// Jobs at the scheduler at a time: no more than it takes well, and enough to be busy without a client
+/// for a while.
+const AHEAD: usize = 200;
+
 /// How often the store is asked for what an ended job should have committed: a shared folder may show
 /// it late.
 const LOOKS: u32 = 4;
@@ -136,7 +140,7 @@ impl Drive<'_> {
         for at in 0..self.tasks.len() {
             if self.tasks[at].end.is_none() && self.is_cut_off(at) {
                 self.end(at, End::NotStarted);
-            } else if self.tasks[at].is_free() && self.is_ready(at) {
+            } else if self.tasks[at].is_free() && self.is_ready(at) && self.going() < AHEAD {
                 self.submit(at).await?;
             }
         }
@@ -150,6 +154,11 @@ impl Drive<'_> {
             ended |= self.look(at, state).await?;
         }
         Ok(ended)
+    }
+
+    /// How many tasks have a job.
+    fn going(&self) -> usize {
+        self.tasks.iter().filter(|task| task.end.is_none() && task.job.is_some()).count()
     }
 
     /// Whether something that it is made from will not be made.

@@ -54,6 +54,8 @@ struct World {
     /// Whether several clients may submit the same task.
     crowded: bool,
     cancelled: usize,
+    /// Most jobs at a time so far.
+    most: usize,
 }
 
 impl World {
@@ -169,6 +171,8 @@ impl Scheduler for Fake {
         let fates = &world.fates[task];
         let fate = fates[before.min(fates.len() - 1)];
         world.jobs.push(FakeJob { task, after, phase: Phase::Waiting, fate });
+        let going = (0..world.tasks.len()).filter(|&task| world.active(task).is_some()).count();
+        world.most = world.most.max(going);
         let job = Job { name: (world.jobs.len() - 1).to_string() };
         world.answer()?;
         Ok(job)
@@ -260,6 +264,7 @@ fn fake(order: &Order, chains: bool, fates: Vec<Vec<Fate>>) -> Fake {
         committed: BTreeSet::new(),
         crowded: false,
         cancelled: 0,
+        most: 0,
     }))
 }
 
@@ -348,6 +353,17 @@ async fn what_is_committed_is_not_submitted() {
     fake.world().committed.extend(["artifact-0".into(), "artifact-1".into()]);
     assert_eq!(ends(&order, &fake).await, vec![End::Committed; 3]);
     assert_eq!(fake.world().jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_scheduler_is_not_flooded() {
+    let after: Vec<Vec<usize>> =
+        (0..500).map(|at| (at % 5 > 0).then(|| at - 1).into_iter().collect()).collect();
+    let after: Vec<&[usize]> = after.iter().map(Vec::as_slice).collect();
+    let order = order(&after);
+    let fake = fake(&order, true, vec![vec![Fate::Commits]; 500]);
+    assert_eq!(ends(&order, &fake).await, vec![End::Committed; 500]);
+    assert_eq!(fake.world().most, AHEAD);
 }
 
 #[tokio::test]

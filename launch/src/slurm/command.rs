@@ -71,6 +71,8 @@ const PASSING: &[&str] = &[
     "Connection refused",
     "Connection reset",
     "Connection timed out",
+    // What it waits for has left the queue since.
+    "Job dependency problem",
     "Message receive failure",
     "Munge",
     "Resource temporarily unavailable",

@@ -17,6 +17,9 @@ use crate::{Error, Result};
 use command::run;
 use state::Row;
 
+/// Names in one argument of a command, which has a longest length.
+const AT_ONCE: usize = 500;
+
 /// How a site runs jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -134,8 +137,11 @@ impl Scheduler for Slurm {
 
     async fn find(&self, order: &Order) -> Result<Vec<Option<Job>>> {
         let names: Vec<_> = order.tasks.iter().map(|task| script::name(order, task)).collect();
-        let by_name = format!("--name={}", names.join(","));
-        let text = run("squeue", &["--noheader", &by_name, "--format=%F|%j"], "").await?;
+        let mut text = String::new();
+        for names in names.chunks(AT_ONCE) {
+            let by_name = format!("--name={}", names.join(","));
+            text += &run("squeue", &["--noheader", &by_name, "--format=%F|%j"], "").await?;
+        }
         let mut found: BTreeMap<&str, u64> = BTreeMap::new();
         for line in text.lines() {
             let (id, name) = line.trim().split_once('|').unwrap_or_default();

@@ -137,9 +137,9 @@ pub fn details(text: &str) -> BTreeMap<Option<u32>, Detail> {
         let after = |key: &str| line.split_once(key).map(|(_, rest)| rest);
         let word = |key: &str| after(key).and_then(|rest| rest.split_whitespace().next());
         let index = word(" ArrayTaskId=").and_then(|index| index.parse().ok());
-        // A path may hold blanks; ours ends in `.log`.
+        // A path may hold blanks; ours ends in `.log`, and has its `%` as `sbatch` got them.
         let log = after(" StdOut=").and_then(|rest| Some(rest.split_once(".log")?.0));
-        let log = log.map(|log| PathBuf::from(format!("{log}.log")));
+        let log = log.map(|log| PathBuf::from(format!("{}.log", log.replace("%%", "%"))));
         (index, Detail { code: word(" ExitCode=").and_then(exit), log })
     };
     text.lines().filter(|line| line.starts_with("JobId=")).map(detail).collect()
@@ -222,7 +222,7 @@ mod tests {
 
     /// As 22.05 has it.
     const SHOWN: &str = "JobId=1 ArrayJobId=1 ArrayTaskId=2 JobName=triad:x:y UserId=root(0) JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 RunTime=00:00:01 Command=(null) WorkDir=/tmp/a b Comment=abc def  StdErr=/tmp/a b/1_2.log StdIn=/dev/null StdOut=/tmp/a b/1_2.log Power= \n\
-        JobId=5 ArrayJobId=1 ArrayTaskId=1 JobName=triad:x:y JobState=FAILED Reason=NonZeroExitCode Restarts=0 ExitCode=65:0 StdOut=/tmp/a b/1_1.log Power= \n";
+        JobId=5 ArrayJobId=1 ArrayTaskId=1 JobName=triad:x:y JobState=FAILED Reason=NonZeroExitCode Restarts=0 ExitCode=65:0 StdOut=/tmp/50%% b/1_1.log Power= \n";
 
     #[test]
     fn exit_codes_and_logs_are_found() {
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(found.len(), 2);
         let failed = &found[&Some(1)];
         assert_eq!(failed.code, Some(65));
-        assert_eq!(failed.log.as_deref(), Some(std::path::Path::new("/tmp/a b/1_1.log")));
+        assert_eq!(failed.log.as_deref(), Some(std::path::Path::new("/tmp/50% b/1_1.log")));
         assert_eq!(details("Invalid job id specified"), BTreeMap::new());
     }
 
