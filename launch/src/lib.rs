@@ -12,6 +12,7 @@
 
 pub mod drive;
 mod error;
+pub mod kubernetes;
 pub mod order;
 pub mod scheduler;
 pub mod site;
