@@ -51,7 +51,7 @@ impl Place {
         };
         write("small.yaml", pipeline);
         write("few.sql", "SELECT * FROM tasks ORDER BY task_id LIMIT 5");
-        write("site.yaml", "slurm:\n  interval: 1\n");
+        write("site.yaml", "slurm:\n  interval: 1s\n");
         Self { cluster, folder }
     }
 

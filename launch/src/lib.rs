@@ -3,7 +3,7 @@
 //! # Layout
 //! A module imports only from modules above its own line.
 //! ```text
-//! error  order      what can go wrong, by exit code; stages as a scheduler gets them
+//! error  duration  order   what can go wrong, by exit code; stages as a scheduler gets them
 //! scheduler         what every scheduler does
 //! slurm  kubernetes  batch
 //! drive             submit what is missing, watch it, end as it ends
@@ -11,6 +11,7 @@
 //! ```
 
 pub mod drive;
+mod duration;
 mod error;
 pub mod kubernetes;
 pub mod order;
@@ -18,4 +19,5 @@ pub mod scheduler;
 pub mod site;
 pub mod slurm;
 
+pub use duration::duration;
 pub use error::{Error, Result};

@@ -3,11 +3,11 @@
 use chrono::TimeDelta;
 use clap::Args;
 use serde_json::Value;
+use triad_launch::duration;
 
 use super::Globals;
 use super::output::{self, Table};
 use crate::Result;
-use crate::pipeline::duration;
 use crate::store::{Garbage, Reason, collect};
 
 #[derive(Args)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use triad_launch::duration;
 
 use super::logging::Terminal;
 use super::run::{self, Source};
@@ -12,7 +13,7 @@ use super::{Globals, environment, output};
 use crate::dataset::{Rejected, Row};
 use crate::job::engine::ENGINE;
 use crate::job::{self, Shard};
-use crate::pipeline::{self, Ending, Pipeline, duration};
+use crate::pipeline::{self, Ending, Pipeline};
 use crate::{Error, Result};
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use triad_launch::kubernetes::Kubernetes;
 use triad_launch::scheduler::Scheduler;
 use triad_launch::site::Site;
 use triad_launch::slurm::Slurm;
@@ -83,9 +84,8 @@ impl Place {
         match self.on {
             On::Slurm => Ok(Box::new(Slurm::new(site.slurm)?)),
             On::Local => Err(Error::usage("--on local starts no jobs; give a scheduler")),
-            On::Kubernetes | On::AwsBatch => {
-                Err(Error::usage(format!("--on {}: not built in yet", self.on.name())))
-            }
+            On::Kubernetes => Ok(Box::new(Kubernetes::connect(site.kubernetes).await?)),
+            On::AwsBatch => Err(Error::usage("--on aws-batch: not built in yet")),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
+use triad_launch::kubernetes;
 
 use super::place::{On, SiteFile};
 use super::run::Source;
@@ -62,12 +63,16 @@ impl Render {
         }
     }
 
-    fn rendered(&self, _launch: &Launch) -> Result<Rendered> {
-        let _site = self.site.read()?;
+    fn rendered(&self, launch: &Launch) -> Result<Rendered> {
+        let (site, order) = (self.site.read()?, &launch.order);
         match (self.on, self.workflow) {
-            (On::Kubernetes, _) | (On::AwsBatch, None) => {
-                Err(Error::usage(format!("render {}: not built in yet", self.on.name())))
+            (On::Kubernetes, None) => {
+                Ok(Rendered::Yaml(kubernetes::render(order, &site.kubernetes)?))
             }
+            (On::Kubernetes, Some(Workflow::Argo)) => {
+                Ok(Rendered::Yaml(vec![kubernetes::workflow(order, &site.kubernetes)?]))
+            }
+            (On::AwsBatch, None) => Err(Error::usage("render aws-batch: not built in yet")),
             (On::AwsBatch, Some(_)) => Err(Error::usage("--workflow is for kubernetes")),
             (On::Local | On::Slurm, _) => Err(Error::usage(format!(
                 "render {}: there are kubernetes and aws-batch",

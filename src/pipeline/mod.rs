@@ -1,6 +1,5 @@
 //! Pipelines: a YAML file becomes checked stages with known ids, then a plan, then a run.
 
-mod duration;
 mod launch;
 mod overrides;
 mod parse;
@@ -20,13 +19,13 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use triad_launch::duration;
 
 use crate::id::ArtifactId;
 use crate::job::Job;
 use crate::nearest::hint;
 use crate::{Error, Result};
 
-pub use duration::duration;
 pub use launch::{Launch, launch};
 pub use plan::{Plan, State, plan};
 pub use run::{Ending, Observer, RunOptions, StageEnd, await_inputs, run, run_stage, worst};

@@ -432,7 +432,7 @@ fn resources_and_shards_are_checked_with_the_file() {
     assert_eq!((resources.time, *shards), (Some(std::time::Duration::from_secs(5400)), 4));
     assert_eq!(
         said("    resources:\n      time: soon\n"),
-        "p.yaml:7: stage `t`: resources.time: a number and s, m, h or d, such as 90m"
+        "p.yaml:7: stage `t`: resources.time: `soon`: give a number and s, m, h or d, such as 90m"
     );
     assert!(said("    resources:\n      memory: lots\n").starts_with("p.yaml:7: "));
     let sharded = "pipeline: p\nstages:\n  i: {job: init, params: {vocab_size: 263, hidden_size: 16, layers: \

@@ -28,6 +28,7 @@ pub use bucket::Proof;
 pub use check::{Check, Finding, Problem, check};
 pub use client::Patience;
 pub use collect::{Collected, Garbage, Reason, collect};
+pub use credentials::amazon;
 pub use files::Files;
 pub use hold::Hold;
 pub use key::Key;

@@ -54,6 +54,10 @@ struct World {
     /// Whether several clients may submit the same task.
     crowded: bool,
     cancelled: usize,
+    /// Whether somebody else submits again what vanished.
+    helped: bool,
+    /// For how many looks an ended job's commit is not seen.
+    late: u32,
     /// Most jobs at a time so far.
     most: usize,
 }
@@ -107,6 +111,10 @@ impl World {
                 Phase::Running(0) => {
                     if fate.commits() {
                         self.committed.insert(artifact);
+                    }
+                    if self.helped && fate == Fate::Vanishes {
+                        let (after, fate) = (Vec::new(), Fate::Commits);
+                        self.jobs.push(FakeJob { task, after, phase: Phase::Running(20), fate });
                     }
                     match fate {
                         Fate::Vanishes | Fate::CommitsAndVanishes => Phase::Gone,
@@ -214,7 +222,10 @@ impl Commits for Fake {
     async fn committed(&self, artifact: &str) -> Result<bool> {
         let mut world = self.world();
         world.answer()?;
-        Ok(world.committed.contains(artifact))
+        let there = world.committed.contains(artifact);
+        let late = there && world.late > 0;
+        world.late -= u32::from(late);
+        Ok(there && !late)
     }
 }
 
@@ -264,6 +275,8 @@ fn fake(order: &Order, chains: bool, fates: Vec<Vec<Fate>>) -> Fake {
         committed: BTreeSet::new(),
         crowded: false,
         cancelled: 0,
+        helped: false,
+        late: 0,
         most: 0,
     }))
 }
@@ -420,6 +433,24 @@ async fn a_client_that_goes_leaves_everything_and_the_next_goes_on() {
             assert_eq!(fake.world().cancelled, 0);
         }
     }
+}
+
+#[tokio::test]
+async fn what_somebody_else_submits_again_is_found() {
+    let order = order(&[&[], &[0]]);
+    let fake = fake(&order, false, vec![vec![Fate::Vanishes], vec![Fate::Commits]]);
+    fake.world().helped = true;
+    assert_eq!(ends(&order, &fake).await, vec![End::Committed; 2]);
+    assert_eq!(fake.world().jobs.len(), 3);
+}
+
+#[tokio::test]
+async fn a_commit_may_be_seen_late() {
+    let order = order(&[&[]]);
+    let fake = fake(&order, true, vec![vec![Fate::Commits]]);
+    fake.world().late = LOOKS - 1;
+    assert_eq!(ends(&order, &fake).await, vec![End::Committed]);
+    assert_eq!(fake.world().jobs.len(), 1);
 }
 
 #[tokio::test]

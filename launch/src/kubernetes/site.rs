@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::order::Task;
-use crate::{Error, Result};
+use crate::{Error, Result, duration};
 
 /// What is not said is the cluster's own default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -36,10 +36,10 @@ pub struct Site {
     /// Further tries of a shard that failed for no known reason.
     pub retries: u32,
     /// From SIGTERM to SIGKILL: longer than it takes to write a checkpoint.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub grace: Duration,
     /// For how long jobs that ended stay, with their pods and logs.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub ttl: Duration,
     /// Room in /tmp, such as `50Gi`: a query's spilled rows. Without it, the node's disk.
     pub scratch: Option<String>,
@@ -194,21 +194,4 @@ fn quantity(text: &str) -> bool {
         && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
         && digits.matches('.').count() <= 1
         && ["", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].contains(&unit)
-}
-
-/// `90s`, `10m`, `2h`, `3d`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let wrong =
-        || serde::de::Error::custom(format!("`{text}` is no duration such as 90s, 10m, 2h, 3d"));
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[number.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
 }

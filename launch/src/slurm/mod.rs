@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::order::Order;
 use crate::scheduler::{Failure, Job, Scheduler, State};
-use crate::{Error, Result};
+use crate::{Error, Result, duration};
 use command::run;
 use state::Row;
 
@@ -35,12 +35,14 @@ pub struct Site {
     pub program: Option<String>,
     /// The folder of the jobs' logs, which the nodes see as well.
     pub logs: PathBuf,
-    /// Seconds before a job's time is up at which it is told to commit a checkpoint.
-    pub grace: u32,
+    /// So long before its time is up a job is told to commit a checkpoint.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub grace: Duration,
     /// How often a job that left with 75 is put back into the queue.
     pub requeues: u32,
-    /// Seconds between two looks at the queue.
-    pub interval: u32,
+    /// Between two looks at the queue.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub interval: Duration,
 }
 
 impl Default for Site {
@@ -52,9 +54,9 @@ impl Default for Site {
             setup: String::new(),
             program: None,
             logs: "triad-logs".into(),
-            grace: 300,
+            grace: Duration::from_secs(300),
             requeues: 1000,
-            interval: 5,
+            interval: Duration::from_secs(5),
         }
     }
 }
@@ -182,7 +184,7 @@ impl Scheduler for Slurm {
     }
 
     async fn changed(&self) {
-        tokio::time::sleep(Duration::from_secs(self.site.interval.max(1).into())).await;
+        tokio::time::sleep(self.site.interval.max(Duration::from_secs(1))).await;
     }
 
     async fn cancel(&self, jobs: &[Job]) -> Result<()> {

@@ -58,7 +58,7 @@ pub fn submission(order: &Order, task: &Task, after: &[Job], site: &Site) -> (Ve
     arguments.extend(wants.cpus.map(|cpus| format!("--cpus-per-task={cpus}")));
     arguments.extend(wants.memory.map(|bytes| format!("--mem={}M", bytes.div_ceil(1 << 20))));
     arguments.extend(wants.time.map(|time| format!("--time={}", minutes(time))));
-    let grace = u64::from(site.grace).min(wants.time.map_or(u64::MAX, |time| time.as_secs() / 2));
+    let grace = site.grace.min(wants.time.map_or(Duration::MAX, |time| time / 2)).as_secs();
     arguments.push(format!("--signal=B:TERM@{}", grace.clamp(1, 65535)));
     arguments.extend(site.partition.iter().map(|name| format!("--partition={name}")));
     arguments.extend(site.account.iter().map(|name| format!("--account={name}")));

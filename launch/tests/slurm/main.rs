@@ -55,7 +55,7 @@ impl Place {
             program: Some(format!("bash {}", program.display())),
             logs: folder.path().join("100% logs"),
             setup: "set -eu\necho set up".into(),
-            interval: 1,
+            interval: Duration::from_secs(1),
             ..Site::default()
         };
         Self { folder, store, site }

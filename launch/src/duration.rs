@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde::de::{Deserialize, Deserializer, Error};
+
 /// A number and one of `s`, `m`, `h`, `d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a number and s, m, h or d, such as 90m".to_string();
+    let wrong = || format!("`{text}`: give a number and s, m, h or d, such as 90m");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -16,6 +18,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u32 = number.parse().map_err(|_| wrong())?;
     Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+/// Of a file.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    duration(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
 #[cfg(test)]
