@@ -182,6 +182,51 @@ fn exit_codes_decide_whether_a_shard_is_tried_again() {
 }
 
 #[test]
+fn the_rules_find_what_the_api_would_refuse() {
+    let broken = [
+        ("/metadata/name", json!("Triad")),
+        ("/metadata/name", json!("x".repeat(62))),
+        ("/metadata/labels/triad.dev~1stage", json!("-a")),
+        ("/metadata/labels/triad.dev~1stage", json!("a".repeat(64))),
+        ("/spec/completionMode", json!("NonIndexed")),
+        ("/spec/parallelism", json!(1)),
+        ("/spec/maxFailedIndexes", json!(5)),
+        ("/spec/backoffLimit", json!(6)),
+        ("/spec/podFailurePolicy/rules/0/onPodConditions", Value::Null),
+        ("/spec/podFailurePolicy/rules/1/action", json!("Fail")),
+        ("/spec/podFailurePolicy/rules/1/onExitCodes/values", json!([65, 64])),
+        ("/spec/podFailurePolicy/rules/1/onExitCodes/values", json!([0, 64])),
+        ("/spec/podFailurePolicy/rules/1/onExitCodes/containerName", json!("main")),
+        ("/spec/template/spec/restartPolicy", json!("OnFailure")),
+        ("/spec/template/spec/activeDeadlineSeconds", json!(0)),
+        ("/spec/template/spec/terminationGracePeriodSeconds", json!(0)),
+        ("/spec/template/spec/automountServiceAccountToken", json!(true)),
+        ("/spec/template/spec/tolerations/0/value", json!("x")),
+        ("/spec/template/spec/securityContext/runAsNonRoot", json!(false)),
+        ("/spec/template/spec/volumes/0", json!({ "name": "tmp", "hostPath": { "path": "/" } })),
+        ("/spec/template/spec/containers/0/volumeMounts/0/name", json!("other")),
+        ("/spec/template/spec/containers/0/image", json!("")),
+        ("/spec/template/spec/containers/0/env/0/name", json!("A=B")),
+        ("/spec/template/spec/containers/0/resources/limits/cpu", json!("9")),
+        ("/spec/template/spec/containers/0/securityContext/capabilities/drop", json!([])),
+        ("/spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem", json!(false)),
+    ];
+    let job = render(&order(), &site()).unwrap().remove(1);
+    assert_eq!(rules::job(&job), Vec::<String>::new());
+    for (place, value) in broken {
+        let mut job = job.clone();
+        match job.pointer_mut(place) {
+            Some(found) => *found = value.clone(),
+            None => {
+                let (parent, key) = place.rsplit_once('/').unwrap();
+                job.pointer_mut(parent).unwrap()[key] = value.clone();
+            }
+        }
+        assert!(!rules::job(&job).is_empty(), "{place}: {value}");
+    }
+}
+
+#[test]
 fn a_site_says_what_is_wrong_with_it() {
     let refused = |yaml: &str| {
         let site: Site = match serde_saphyr::from_str(yaml) {

@@ -1,6 +1,7 @@
 //! Manifests by rules and schemas, the client against an API server in this process.
 
 mod client;
+mod drive;
 mod failures;
 mod http;
 mod infra;
