@@ -47,7 +47,9 @@ where
     let status = answer.raw().status().as_u16();
     let throttled = status == 429
         || code.is_some_and(|code| {
-            code.contains("Throttling") || code.contains("TooManyRequests") || code.contains("LimitExceeded")
+            code.contains("Throttling")
+                || code.contains("TooManyRequests")
+                || code.contains("LimitExceeded")
         });
     let text = format!("AWS Batch: {call}: {}", one_line(&said));
     if throttled || status >= 500 { Error::TryAgain(text) } else { Error::Usage(text) }

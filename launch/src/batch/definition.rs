@@ -155,9 +155,13 @@ impl Definition {
     /// # Errors
     /// [`crate::Error::Usage`] for a site without the image.
     pub fn new(site: &Site, torch: bool, resources: Resources) -> Result<Self> {
-        let memory = resources.memory.map_or(site.memory_mib, |bytes| bytes.div_ceil(1 << 20).max(4));
+        let memory =
+            resources.memory.map_or(site.memory_mib, |bytes| bytes.div_ceil(1 << 20).max(4));
         let mut requirements = vec![
-            Requirement { r#type: "VCPU", value: resources.cpus.unwrap_or(site.cpus).max(1).to_string() },
+            Requirement {
+                r#type: "VCPU",
+                value: resources.cpus.unwrap_or(site.cpus).max(1).to_string(),
+            },
             Requirement { r#type: "MEMORY", value: memory.to_string() },
         ];
         if resources.gpus > 0 {
@@ -174,7 +178,9 @@ impl Definition {
                 execution_role_arn: site.execution_role.clone(),
                 resource_requirements: requirements,
                 environment: variables.map(|(name, value)| Variable { name, value }).collect(),
-                secrets: references.map(|(name, value_from)| Reference { name, value_from }).collect(),
+                secrets: references
+                    .map(|(name, value_from)| Reference { name, value_from })
+                    .collect(),
                 readonly_root_filesystem: true,
                 volumes: [Scratch { name: SCRATCH, host: BTreeMap::new() }],
                 mount_points: [Mount { container_path: "/tmp", source_volume: SCRATCH }],
@@ -195,7 +201,8 @@ impl Definition {
             propagate_tags: true,
             tags: site.tags.clone(),
         };
-        let text = serde_json::to_string(&content).map_err(|e| crate::Error::Defect(e.to_string()))?;
+        let text =
+            serde_json::to_string(&content).map_err(|e| crate::Error::Defect(e.to_string()))?;
         let digest = blake3::hash(text.as_bytes()).to_hex();
         let kind = if torch { "torch" } else { "cpu" };
         Ok(Self { name: format!("triad-{kind}-{}", &digest[..16]), content })
@@ -207,7 +214,8 @@ impl Definition {
         let asked = client.describe_job_definitions().job_definition_name(&self.name);
         let there = asked.status("ACTIVE").send().await;
         let there = there.map_err(|e| failure("DescribeJobDefinitions", &e))?;
-        if let Some(found) = there.job_definitions().iter().find_map(|one| one.job_definition_arn()) {
+        if let Some(found) = there.job_definitions().iter().find_map(|one| one.job_definition_arn())
+        {
             return Ok(found.into());
         }
         let Content { retry_strategy: retry, timeout, tags, .. } = &self.content;
@@ -219,8 +227,9 @@ impl Definition {
                 .action(RetryAction::from(rule.action))
                 .build()
         });
-        let strategy =
-            RetryStrategy::builder().attempts(retry.attempts).set_evaluate_on_exit(Some(rules.collect()));
+        let strategy = RetryStrategy::builder()
+            .attempts(retry.attempts)
+            .set_evaluate_on_exit(Some(rules.collect()));
         let made = client
             .register_job_definition()
             .job_definition_name(&self.name)

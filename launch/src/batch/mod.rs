@@ -10,7 +10,7 @@ mod logs;
 mod site;
 mod state;
 mod submission;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
@@ -69,7 +69,8 @@ impl Batch {
 
     /// The task's job that has not ended, the oldest where two clients made one each at once.
     async fn active(&self, task: &Task) -> Result<Option<Job>> {
-        let begins = KeyValuesPair::builder().name("JOB_NAME").values(beginning(task) + "*").build();
+        let begins =
+            KeyValuesPair::builder().name("JOB_NAME").values(beginning(task) + "*").build();
         let asked = self.site.queues().into_iter().map(|queue| {
             let pages = self.client.list_jobs().job_queue(queue).filters(begins.clone());
             pages.into_paginator().items().send().try_collect()

@@ -103,7 +103,8 @@ impl Site {
         for (name, arn) in &self.secrets {
             let service = arn.strip_prefix("arn:").and_then(|rest| rest.split(':').nth(1));
             if !matches!(service, Some("secretsmanager" | "ssm")) {
-                let text = "is no ARN of Secrets Manager or Parameter Store; secrets go by reference";
+                let text =
+                    "is no ARN of Secrets Manager or Parameter Store; secrets go by reference";
                 return Err(wrong(&format!("secrets.{name}"), text));
             }
         }

@@ -72,7 +72,8 @@ pub(super) fn reason(job: &JobDetail) -> (Option<i32>, String) {
     } else if job.is_terminated() == Some(true) || job.is_cancelled() == Some(true) {
         (None, "cancelled".to_owned())
     } else {
-        let again = if attempts > 1 { format!(" after {attempts} attempts") } else { String::new() };
+        let again =
+            if attempts > 1 { format!(" after {attempts} attempts") } else { String::new() };
         match code {
             Some(code) => (Some(code), format!("exit code {code}{again}")),
             None => (None, format!("did not start{again}")),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_batch::Client;
+use aws_sdk_batch::config::retry::RetryConfig;
 use aws_sdk_batch::types::{ArrayProperties, ContainerOverrides, JobDependency};
+use aws_sdk_batch::{Client, Config};
 use serde::Serialize;
 
 use super::client::{failure, unfinished};
@@ -70,7 +71,12 @@ struct Overrides {
 /// Jobs that make a task when all of `after` have ended well, in the order to submit them; the last
 /// is the task's own. Before it come those that wait for twenty jobs each and do nothing, where it
 /// has to wait for more.
-pub(super) fn plan(order: &Order, task: usize, site: &Site, after: Vec<String>) -> Result<Vec<Planned>> {
+pub(super) fn plan(
+    order: &Order,
+    task: usize,
+    site: &Site,
+    after: Vec<String>,
+) -> Result<Vec<Planned>> {
     let Some(task) = order.tasks.get(task) else {
         return Err(crate::Error::Defect(format!("no task {task} in the order")));
     };
@@ -84,6 +90,10 @@ pub(super) fn plan(order: &Order, task: usize, site: &Site, after: Vec<String>) 
         let definition = Definition::new(site, false, Resources::default())?;
         let mut joined = Vec::new();
         for some in waits.chunks(DEPENDENCIES) {
+            if let [one] = some {
+                joined.push(one.clone());
+                continue;
+            }
             let name = format!("triad-join-{}-{}", cleaned(&task.artifact), planned.len());
             joined.push(reference(&name));
             planned.push(Planned {
@@ -158,8 +168,8 @@ fn tags(order: &Order, task: &Task, site: &Site) -> BTreeMap<String, String> {
 }
 
 impl Submission {
-    /// Its id. A call that got lost on the way may have made the job all the same: SubmitJob knows
-    /// no token by which Batch could tell that it is the same.
+    /// Its id. Tried once: a call that got no answer may have made the job all the same, and SubmitJob
+    /// knows no token by which Batch could tell a second one.
     pub async fn send(&self, client: &Client) -> Result<String> {
         let depends =
             self.depends_on.iter().map(|one| JobDependency::builder().job_id(&one.job_id).build());
@@ -170,12 +180,15 @@ impl Submission {
             .job_queue(&self.queue)
             .job_definition(&self.definition)
             .set_array_properties(
-                self.array_properties.map(|array| ArrayProperties::builder().size(array.size).build()),
+                self.array_properties
+                    .map(|array| ArrayProperties::builder().size(array.size).build()),
             )
             .set_depends_on((!self.depends_on.is_empty()).then(|| depends.collect()))
             .container_overrides(ContainerOverrides::builder().set_command(command).build())
             .propagate_tags(self.propagate_tags)
             .set_tags(Some(self.tags.clone().into_iter().collect()))
+            .customize()
+            .config_override(Config::builder().retry_config(RetryConfig::disabled()))
             .send()
             .await
             .map_err(|e| failure("SubmitJob", &e))?;
