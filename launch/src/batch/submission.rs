@@ -29,10 +29,9 @@ pub(super) struct Planned {
 /// As `aws batch submit-job --cli-input-json` takes it.
 ///
 /// A dependency is on the whole of what it names, never `N_TO_N`, also where both have the same
-/// shards: a shard reads the committed artifacts that its stage is made from. Their manifests list
-/// what all shards made, and do not exist before the last of them has ended, so shard *i* started
-/// after shard *i* alone would leave with 64. Nor do shards line up by what they read: `verify`
-/// takes part *p* of its rollouts where *p mod N* is its index, but all of the tasks.
+/// shards. Of its rollouts shard *i* of `verify` reads what shard *i* of `draw` wrote, but finds it in
+/// the artifact's manifest, which whoever ends last of all shards writes. Started after shard *i*
+/// alone it would leave with 64.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Submission {

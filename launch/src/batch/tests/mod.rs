@@ -5,6 +5,7 @@ mod jobs;
 mod moto;
 mod plans;
 mod states;
+mod terraform;
 
 use std::time::Duration;
 

@@ -72,7 +72,7 @@ impl Drop for Moto {
     }
 }
 
-fn python() -> Command {
+pub fn python() -> Command {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let modules = root.parent().unwrap().join(".tools/moto");
     assert!(modules.is_dir(), "{} is missing; run infra/tools.sh", modules.display());
