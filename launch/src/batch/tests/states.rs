@@ -8,10 +8,8 @@ use crate::scheduler::{Failure, Job, Scheduler, State};
 
 async fn state(fake: &Fake, job: Value) -> State {
     let base = json!({"jobId": "job0", "jobName": "n", "startedAt": 0, "jobDefinition": "x"});
-    let mut amazon = fake.amazon();
-    amazon.jobs.retain(|job| job["jobId"] != "job0");
-    amazon.jobs.push(base);
-    drop(amazon);
+    fake.amazon().jobs.retain(|job| job["jobId"] != "job0");
+    fake.amazon().jobs.push(base);
     fake.change("job0", job);
     let states = fake.batch(site()).states(&[Job { name: "job0".into() }]).await.unwrap();
     states.into_iter().next().unwrap()

@@ -56,7 +56,7 @@ fn mentioned(text: &str, before: &str, path: bool) -> BTreeSet<String> {
             continue;
         }
         let rest = &text[at + before.len()..];
-        let end = rest.find(|c: char| !is_word(c) && !(path && c == '.')).unwrap_or(rest.len());
+        let end = rest.find(|c: char| !(is_word(c) || path && c == '.')).unwrap_or(rest.len());
         found.insert(rest[..end].to_owned());
     }
     found
