@@ -10,6 +10,7 @@
 //! site              the file that says how a place runs jobs
 //! ```
 
+pub mod batch;
 pub mod drive;
 mod duration;
 mod error;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{Error, Result, kubernetes, slurm};
+use crate::{Error, Result, batch, kubernetes, slurm};
 
 /// Most bytes of a site file.
 const BYTES: u64 = 1 << 20;
@@ -13,6 +13,7 @@ const BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Site {
+    pub aws_batch: batch::Site,
     pub kubernetes: kubernetes::Site,
     pub slurm: slurm::Site,
 }

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use triad_launch::batch::Batch;
 use triad_launch::kubernetes::Kubernetes;
 use triad_launch::scheduler::Scheduler;
 use triad_launch::site::Site;
 use triad_launch::slurm::Slurm;
 
 use super::environment;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -85,7 +86,7 @@ impl Place {
             On::Slurm => Ok(Box::new(Slurm::new(site.slurm)?)),
             On::Local => Err(Error::usage("--on local starts no jobs; give a scheduler")),
             On::Kubernetes => Ok(Box::new(Kubernetes::connect(site.kubernetes).await?)),
-            On::AwsBatch => Err(Error::usage("--on aws-batch: not built in yet")),
+            On::AwsBatch => Ok(Box::new(Batch::connect(site.aws_batch, &store::amazon().await)?)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use triad_launch::kubernetes;
+use triad_launch::{batch, kubernetes};
 
 use super::place::{On, SiteFile};
 use super::run::Source;
@@ -72,7 +72,7 @@ impl Render {
             (On::Kubernetes, Some(Workflow::Argo)) => {
                 Ok(Rendered::Yaml(vec![kubernetes::workflow(order, &site.kubernetes)?]))
             }
-            (On::AwsBatch, None) => Err(Error::usage("render aws-batch: not built in yet")),
+            (On::AwsBatch, None) => Ok(Rendered::Json(batch::render(order, &site.aws_batch)?)),
             (On::AwsBatch, Some(_)) => Err(Error::usage("--workflow is for kubernetes")),
             (On::Local | On::Slurm, _) => Err(Error::usage(format!(
                 "render {}: there are kubernetes and aws-batch",
