@@ -11,6 +11,7 @@ mod completions;
 mod credentials;
 mod hooked;
 mod hostile;
+mod launch;
 mod layers;
 mod merge;
 mod program;
@@ -27,6 +28,9 @@ mod s3_server;
 mod scored;
 mod serve;
 mod server;
+mod slurm;
+#[path = "../launch/tests/slurm/cluster.rs"]
+mod slurm_cluster;
 mod store;
 mod store_check;
 mod store_faults;
