@@ -249,7 +249,7 @@ fn a_site_says_what_is_wrong_with_it() {
     assert!(with("secrets: [a_b]").contains("kubernetes.secrets: `a_b`"));
     assert!(with("node_selector: {pool: 'a b'}").contains("node_selector.pool"));
     assert!(with("grace: 0s").contains("checkpoint"));
-    assert!(with("grace: soon").contains("no duration"));
+    assert!(with("grace: soon").contains("`soon`: give a number and s, m, h or d"));
     assert!(with("scratch: much").contains("50Gi"));
     assert!(with("nodes: 3").contains("nodes"));
     assert!(with("tolerations: [{keys: a}]").contains("keys"));
