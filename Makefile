@@ -4,7 +4,7 @@ STORE ?=
 # Stands in every manifest as the program's origin.
 export TRIAD_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 
-.PHONY: setup libtorch build quickstart test lint
+.PHONY: setup libtorch build quickstart test lint images images-test
 
 setup: libtorch
 	infra/tools.sh
@@ -27,3 +27,11 @@ lint: libtorch
 	cargo check --locked --manifest-path fuzz/Cargo.toml --bins --examples
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+# triad:cpu and triad:torch, compiled in Docker: nothing else is needed.
+images:
+	infra/images.sh
+
+# Needs root, docker.io and debootstrap.
+images-test: build setup
+	tests/images.py $(TARGET)/release

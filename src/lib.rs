@@ -21,7 +21,7 @@
 //! serve                 Arrow Flight SQL
 //! job                   one file per job kind, the driver they share, and what they ask of libtorch,
 //!                       which a crate of its own has (`engine/`)
-//! pipeline              YAML -> plan -> resume -> run
+//! pipeline              YAML -> plan -> resume -> run, here or at a scheduler (`launch/`)
 //! cli                   one file per command
 //! ```
 pub mod advantage;

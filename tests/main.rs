@@ -27,6 +27,9 @@ mod s3_server;
 mod scored;
 mod serve;
 mod server;
+mod slurm;
+#[path = "../launch/tests/slurm/cluster.rs"]
+mod slurm_cluster;
 mod store;
 mod store_check;
 mod store_faults;

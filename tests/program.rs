@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 pub fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_triad"));
     command.args(args).current_dir(dir).stdin(Stdio::null());
-    for name in ["STORE", "DEVICE", "THREADS", "MEMORY", "LOG", "LOG_FORMAT"] {
+    for name in ["STORE", "DEVICE", "THREADS", "MEMORY", "LOG", "LOG_FORMAT", "SITE"] {
         command.env_remove(format!("TRIAD_{name}"));
     }
     for name in ["URL", "KEY", "CONCURRENCY", "PATIENCE", "TIMEOUT"] {

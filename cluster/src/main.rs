@@ -12,9 +12,9 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
+use triad::Result;
 use triad::query::{CLUSTER, Cluster, Executor, Scheduler, Serving};
 use triad::store::Store;
-use triad::Result;
 
 /// As in `triad`.
 #[global_allocator]

@@ -6,6 +6,9 @@ pub enum Error {
     /// Exit code 64: the request is wrong.
     #[error("{0}")]
     Usage(String),
+    /// Exit code 65: what the store holds is damaged.
+    #[error("{0}")]
+    Data(String),
     /// Exit code 75: the scheduler does not answer, or was asked to stop.
     #[error("{0}")]
     TryAgain(String),

@@ -3,7 +3,7 @@
 //! # Layout
 //! A module imports only from modules above its own line.
 //! ```text
-//! error  order      what can go wrong, by exit code; stages as a scheduler gets them
+//! error  duration  order   what can go wrong, by exit code; stages as a scheduler gets them
 //! scheduler         what every scheduler does
 //! slurm  kubernetes  batch
 //! drive             submit what is missing, watch it, end as it ends
@@ -11,8 +11,14 @@
 //! ```
 
 pub mod batch;
+pub mod drive;
+mod duration;
 mod error;
+pub mod kubernetes;
 pub mod order;
 pub mod scheduler;
+pub mod site;
+pub mod slurm;
 
+pub use duration::duration;
 pub use error::{Error, Result};

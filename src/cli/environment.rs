@@ -24,6 +24,11 @@ pub const LOG_FORMAT: &str = "TRIAD_LOG_FORMAT";
 pub const LOG: &str = "TRIAD_LOG";
 /// The bearer token that clients of `triad serve` send.
 pub const SERVE_TOKEN: &str = "TRIAD_SERVE_TOKEN";
+/// The site file.
+pub const SITE: &str = "TRIAD_SITE";
+/// Which shard a job of a scheduler does, from 0: Kubernetes, Slurm, AWS Batch.
+pub const SHARD: &[&str] =
+    &["JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX"];
 /// Where the prompt's history is kept, below `triad/`; `$HOME/.local/state` where it is not set.
 pub const STATE_HOME: &str = "XDG_STATE_HOME";
 pub const HOME: &str = "HOME";
@@ -40,6 +45,9 @@ Environment:
   TRIAD_SERVER_PATIENCE (300), TRIAD_SERVER_TIMEOUT (1800)     seconds: until a failing server is
                                                                given up; for one completion
   TRIAD_SERVE_TOKEN                                            bearer token that `triad serve` wants
+  TRIAD_SITE                                                   default of --site
+  JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID,
+  AWS_BATCH_JOB_ARRAY_INDEX                                    the shard of `triad job --shards`
   XDG_STATE_HOME (~/.local/state)                              triad/query_history in it
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE,
   AWS_REGION, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP, …              for s3:// stores

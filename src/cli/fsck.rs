@@ -97,9 +97,10 @@ async fn repair(store: &Store, findings: &[Finding], options: &RunOptions) -> Re
         }
     }
     // A checkpoint that lists a damaged object must not be continued from.
-    let records = findings
-        .iter()
-        .filter(|finding| matches!(finding.problem, Problem::BadCheckpoint | Problem::DanglingRef));
+    let records = findings.iter().filter(|finding| {
+        use Problem::{BadCheckpoint, BadPipeline, DanglingRef};
+        matches!(finding.problem, BadCheckpoint | BadPipeline | DanglingRef)
+    });
     store.forget(records.map(|finding| finding.path.clone())).await?;
     let mut todo: BTreeSet<ArtifactId> = damaged.keys().cloned().collect();
     while !todo.is_empty() {

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use clap::Args;
 use serde_json::Value;
+use triad_launch::duration;
 
 use super::Globals;
 use super::output::{self, Table};
@@ -22,20 +23,8 @@ pub(super) struct Gc {
     json: bool,
 }
 
-/// A number and one of `s`, `m`, `h`, `d`.
 fn time(text: &str) -> Result<TimeDelta, String> {
-    let wrong = || "a number and s, m, h or d, such as 7d".to_string();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86400,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    TimeDelta::try_seconds(i64::from(number) * seconds).ok_or_else(wrong)
+    TimeDelta::from_std(duration(text)?).map_err(|e| e.to_string())
 }
 
 impl Gc {
@@ -82,19 +71,6 @@ fn why(reason: Reason) -> &'static str {
         Reason::Abandoned => "begun, not committed, left",
         Reason::Leftover => "checkpoints and lost attempts of a committed artifact",
         Reason::DeadRun => "record of a run that died",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_a_unit() {
-        assert_eq!(time("7d"), Ok(TimeDelta::days(7)));
-        assert_eq!(time("0s"), Ok(TimeDelta::zero()));
-        for wrong in ["7", "d", "", "-1d", "1w", "7ü"] {
-            assert!(time(wrong).is_err(), "{wrong}");
-        }
+        Reason::OldPipeline => "pipelines for jobs submitted two months ago or earlier",
     }
 }

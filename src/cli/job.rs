@@ -1,21 +1,24 @@
 //! `triad job`.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use triad_launch::duration;
 
 use super::logging::Terminal;
 use super::run::{self, Source};
-use super::{Globals, output};
+use super::{Globals, environment, output};
 use crate::dataset::{Rejected, Row};
 use crate::job::engine::ENGINE;
 use crate::job::{self, Shard};
-use crate::pipeline::{self, Ending};
+use crate::pipeline::{self, Ending, Pipeline};
 use crate::{Error, Result};
 
 #[derive(Args)]
 pub(super) struct Job {
-    /// The pipeline's YAML file
+    /// The pipeline's YAML file, or store:DIGEST for one that a client of a scheduler left in the store
     #[arg(value_name = "PIPELINE", required_unless_present = "replay")]
     file: Option<PathBuf>,
     /// The stage to run; what it is made from must be committed
@@ -27,8 +30,14 @@ pub(super) struct Job {
     /// Do part I of N only, counted from 1; the last to finish commits the whole
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<Shard>,
+    /// Do one part of N, the one that the scheduler's array index says
+    #[arg(long, value_name = "N", conflicts_with = "shard")]
+    shards: Option<NonZeroU32>,
+    /// Wait that long for what it is made from to be committed, such as 10m, and leave with 75 then
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
     /// Compute an update again that was rejected, by the artifact that the log names
-    #[arg(long, value_name = "ARTIFACT", conflicts_with_all = ["file", "stage", "set", "shard"])]
+    #[arg(long, value_name = "ARTIFACT", conflicts_with_all = ["file", "stage", "set", "shard", "shards", "wait"])]
     replay: Option<String>,
 }
 
@@ -41,6 +50,21 @@ fn shard(text: &str) -> Result<Shard, String> {
     parsed.ok_or_else(|| "shards of 4 are 1/4, 2/4, 3/4, 4/4".into())
 }
 
+/// The index from 0 that a scheduler gave this process.
+fn array_index(of: u32) -> Result<u32> {
+    let found = environment::SHARD.iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
+    let Some((name, text)) = found else {
+        return Err(Error::usage(format!(
+            "--shards {of}: none of {} is set; schedulers do, and `--shard I/N` says it by hand",
+            environment::SHARD.join(", ")
+        )));
+    };
+    match text.parse::<u32>() {
+        Ok(index) if index < of => Ok(index),
+        _ => Err(Error::usage(format!("--shards {of}: {name} is `{text}`, not 0 to {}", of - 1))),
+    }
+}
+
 impl Job {
     pub async fn execute(self, globals: &Globals, terminal: Terminal) -> Result<()> {
         if let Some(artifact) = &self.replay {
@@ -49,12 +73,27 @@ impl Job {
         let (Some(file), Some(stage)) = (self.file, self.stage) else {
             return Err(Error::usage("give a pipeline and a stage"));
         };
-        let pipeline = Source { file, set: self.set }.load()?;
-        let position = pipeline.position(&stage)?;
         let store = globals.open_store()?;
+        let source = Source { file, set: self.set };
+        let pipeline = match source.file.to_str().and_then(|name| name.strip_prefix("store:")) {
+            Some(digest) => {
+                let text = store.get_pipeline(digest).await?;
+                let file = source.file.display().to_string();
+                Pipeline::parse(&file, &text, &source.set, job::kinds())?
+            }
+            None => source.load()?,
+        };
+        let position = pipeline.position(&stage)?;
         let options = run::options(globals, terminal)?;
         run::set_threads(globals);
-        let shard = self.shard.unwrap_or(Shard::WHOLE);
+        let shard = match self.shards {
+            Some(of) => Shard { index: array_index(of.get())?, of: of.get() },
+            None => self.shard.unwrap_or(Shard::WHOLE),
+        };
+        if let Some(wait) = self.wait {
+            let wait = pipeline::await_inputs(&store, &pipeline, position, wait, &options.stop);
+            wait.await?;
+        }
         let ending = pipeline::run_stage(&store, &pipeline, position, shard, &options).await?;
         let state = match &ending {
             Ending::Found(_) => "found committed",

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bucket;
+mod cancel;
 mod chaos;
 mod cluster;
 mod completions;
@@ -10,15 +11,18 @@ mod fsck;
 mod gc;
 mod get;
 mod job;
+mod launch;
 mod logging;
 mod ls;
 mod merge;
 mod name;
 mod output;
 mod pin;
+mod place;
 mod plan;
 mod progress;
 mod query;
+mod render;
 mod report;
 mod run;
 mod serve;
@@ -87,6 +91,10 @@ struct Globals {
 enum Command {
     /// Run what is not committed yet of a pipeline
     Run(run::Run),
+    /// Cancel a pipeline's jobs at a scheduler
+    Cancel(cancel::Cancel),
+    /// Write a pipeline's jobs as files for a scheduler's own tools
+    Render(render::Render),
     /// Say what is committed, what would run, and why
     Plan(plan::Plan),
     /// Run one stage alone, or one shard of it: what containers call
@@ -205,6 +213,8 @@ fn execute(cli: Cli) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Run(command) => command.execute(globals, terminal).await,
+            Command::Cancel(command) => command.execute(globals).await,
+            Command::Render(command) => command.execute(globals).await,
             Command::Plan(command) => command.execute(globals).await,
             Command::Job(command) => command.execute(globals, terminal).await,
             Command::Status(command) => command.execute(globals).await,

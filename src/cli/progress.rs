@@ -40,6 +40,7 @@ fn log_end(stage: &str, ending: &Ending) {
         Ending::ShardCommitted => tracing::info!(stage, "shard committed"),
         Ending::Failed(error) => tracing::error!(stage, "{error}"),
         Ending::NotStarted => tracing::info!(stage, "not started"),
+        Ending::Left => tracing::info!(stage, "left with the scheduler"),
     }
 }
 

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::logging::Terminal;
 use super::output::{self, Table};
-use super::{Globals, progress, report, server, signals};
+use super::place::{On, Place};
+use super::{Globals, launch, progress, report, server, signals};
 use crate::job::engine::ENGINE;
 use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
 use crate::report::Request;
@@ -23,6 +24,8 @@ pub(super) struct Run {
     /// Stages at a time [default: the number of cores, 2 at most]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// A pipeline file and what is changed in it.
@@ -66,13 +69,22 @@ impl Run {
     pub async fn execute(self, globals: &Globals, terminal: Terminal) -> Result<()> {
         let pipeline = self.source.load()?;
         let store = globals.open_store()?;
-        let mut options = options(globals, terminal)?;
-        options.workers = self.workers.map_or(options.workers, usize::from);
-        options.until = self.until;
-        set_threads(globals);
-        let ends = pipeline::run(&store, &pipeline, &options).await?;
+        let until = self.until;
+        let ends = if self.place.on == On::Local {
+            let mut options = options(globals, terminal)?;
+            options.workers = self.workers.map_or(options.workers, usize::from);
+            options.until = until.clone();
+            set_threads(globals);
+            pipeline::run(&store, &pipeline, &options).await?
+        } else if self.workers.is_some() {
+            return Err(Error::usage(
+                "--workers counts those of this machine; leave it out with --on",
+            ));
+        } else {
+            launch::run(&store, &pipeline, until.as_deref(), &self.place).await?
+        };
         if ends.iter().all(|end| matches!(end.ending, Ending::Found(_))) {
-            let upto = options.until.map(|stage| format!(" up to `{stage}`")).unwrap_or_default();
+            let upto = until.map(|stage| format!(" up to `{stage}`")).unwrap_or_default();
             let (count, verb) = match ends.len() {
                 1 => ("the one stage".to_string(), "is"),
                 count => (format!("all {count} stages"), "are"),
@@ -84,6 +96,9 @@ impl Run {
         }
         table(&pipeline, &ends).print(false)?;
         if let Some(error) = pipeline::worst(&ends) {
+            return Err(error);
+        }
+        if let Some(error) = launch::left(&ends, &self.source, &self.place) {
             return Err(error);
         }
         if ends.iter().any(|end| matches!(end.ending, Ending::NotStarted)) {
@@ -104,6 +119,7 @@ fn table(pipeline: &Pipeline, ends: &[StageEnd]) -> Table {
             Ending::Failed(Error::TryAgain(_)) => "stopped",
             Ending::Failed(_) => "failed",
             Ending::NotStarted => "not started",
+            Ending::Left => "going on",
         };
         let manifest = end.ending.manifest();
         table.push(vec![

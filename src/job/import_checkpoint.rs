@@ -45,6 +45,10 @@ impl Job for ImportCheckpoint {
         Ok(params)
     }
 
+    fn files(&self, params: &Value) -> Vec<String> {
+        params["path"].as_str().map(String::from).into_iter().collect()
+    }
+
     fn run(&self, context: &mut Context) -> Result<()> {
         let spec: Spec = context.spec()?;
         let path = Path::new(&spec.path);

@@ -93,6 +93,11 @@ impl Job for ImportTasks {
         Ok(params)
     }
 
+    fn files(&self, params: &Value) -> Vec<String> {
+        let paths = params["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        paths.filter(|path| !path.contains("://")).map(String::from).collect()
+    }
+
     fn run(&self, context: &mut Context) -> Result<()> {
         let spec: Spec = context.spec()?;
         let files = read(&spec.paths)?;

@@ -134,6 +134,10 @@ pub trait Job: Sync {
     fn has_parts(&self) -> bool {
         false
     }
+    /// Files and folders of this machine that it reads.
+    fn files(&self, _params: &Value) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether it needs an [`engine`] with these parameters.
     fn computes(&self, _params: &Value) -> bool {
         false

@@ -1,5 +1,6 @@
 //! Pipelines: a YAML file becomes checked stages with known ids, then a plan, then a run.
 
+mod launch;
 mod overrides;
 mod parse;
 mod plan;
@@ -13,17 +14,21 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::time::Duration;
 
-use serde::Deserialize;
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use triad_launch::duration;
 
 use crate::id::ArtifactId;
 use crate::job::Job;
 use crate::nearest::hint;
 use crate::{Error, Result};
 
+pub use launch::{Launch, launch};
 pub use plan::{Plan, State, plan};
-pub use run::{Ending, Observer, RunOptions, StageEnd, run, run_stage, worst};
+pub use run::{Ending, Observer, RunOptions, StageEnd, await_inputs, run, run_stage, worst};
 pub use write::write;
 pub use yaml::read_text;
 
@@ -34,10 +39,26 @@ pub struct Resources {
     /// With 0 the stage runs on the CPU whatever device the run is given.
     pub gpus: Option<u32>,
     pub cpus: Option<u32>,
-    /// Such as `16G`.
-    pub memory: Option<String>,
+    /// Bytes: a number, or a text such as `16G`.
+    #[serde(default, deserialize_with = "memory")]
+    pub memory: Option<u64>,
     /// Longest duration, such as `2h`.
-    pub time: Option<String>,
+    #[serde(default, deserialize_with = "time")]
+    pub time: Option<Duration>,
+}
+
+fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let size = Option::<ByteSize>::deserialize(from).map_err(|_| {
+        serde::de::Error::custom("memory: give a number of bytes, or a text such as 16G or 512MiB")
+    });
+    Ok(size?.map(|size| size.as_u64()))
+}
+
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let wrong = |why| serde::de::Error::custom(format!("time: {why}"));
+    let text =
+        Option::<String>::deserialize(from).map_err(|_| wrong("give a text such as 2h".into()))?;
+    text.as_deref().map(duration).transpose().map_err(wrong)
 }
 
 /// Where a stage runs. What it makes does not depend on the number of shards.
@@ -47,6 +68,8 @@ pub enum Placement {
     /// In one process.
     #[default]
     Fused,
+    /// In so many processes, each of which does its share.
+    Shards(NonZeroU32),
     /// Step by step, each step a stage of its own, with so many processes where there is a share for
     /// each.
     Rounds { shards: NonZeroU32 },
@@ -77,6 +100,9 @@ pub struct Pipeline {
     /// In the order of the file; a stage in rounds is a stage for each of their steps, `name.1.draw`
     /// and so on, and the last has its name.
     pub stages: Vec<Stage>,
+    /// A pipeline file that needs nothing beside it: parameters resolved, files' texts in their place.
+    /// Its stages have the same ids.
+    pub text: String,
 }
 
 impl Pipeline {

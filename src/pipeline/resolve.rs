@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::parse::{RawPipeline, RawPort, RawStage, Wires};
 use super::yaml::{Key, Node, Place};
-use super::{Pipeline, Placement, Resources, Stage};
+use super::{Pipeline, Placement, Resources, Stage, write};
 use crate::id::ArtifactId;
 use crate::job::{self, Arity, From, Job, Made, Part, Port};
 use crate::nearest::hint;
@@ -92,7 +92,9 @@ pub(super) fn resolve(raw: RawPipeline, kinds: &[&'static dyn Job]) -> Result<Pi
             });
         }
     }
-    Ok(Pipeline { file: raw.file, name: raw.name, stages: stages.into_iter().flatten().collect() })
+    let text = write::whole(&raw, &params);
+    let stages = stages.into_iter().flatten().collect();
+    Ok(Pipeline { file: raw.file, name: raw.name, stages, text })
 }
 
 /// A stage whose inputs have no ids yet.
@@ -124,10 +126,20 @@ fn drafts(
 ) -> Result<Vec<Draft>> {
     let name = &stage.key.name;
     let resources: Resources = settings(raw, stage, &stage.resources, "resources")?;
-    let shards = match settings(raw, stage, &stage.placement, "placement")? {
+    let place =
+        || raw.at(stage.placement.as_ref().map_or(&stage.key.place, |node| &node.place), name);
+    let placement: Placement = settings(raw, stage, &stage.placement, "placement")?;
+    let shards = match placement {
         Placement::Rounds { shards } => shards.get(),
         Placement::Fused if job.has_parts() => 1,
-        Placement::Fused => {
+        Placement::Shards(_) if !job.shardable() => {
+            return Err(Error::usage(format!(
+                "{}: placement: job `{}` takes no shards",
+                place(),
+                job.name()
+            )));
+        }
+        Placement::Fused | Placement::Shards(_) => {
             let named = |(port, named): (&String, &BTreeMap<String, usize>)| {
                 let input = |(name, &from): (&String, &usize)| {
                     (port.clone(), name.clone(), Source::Stage(from))
@@ -140,15 +152,13 @@ fn drafts(
                 params: params.clone(),
                 inputs: wired.iter().flat_map(named).collect(),
                 resources,
-                shards: 1,
+                shards: if let Placement::Shards(shards) = placement { shards.get() } else { 1 },
             }]);
         }
     };
     let ports: Vec<&str> = wired.keys().map(String::as_str).collect();
-    let parts = job.rounds(params, shards, &ports).map_err(|e| {
-        let place = stage.placement.as_ref().map_or(&stage.key.place, |node| &node.place);
-        e.at(format!("{}: placement", raw.at(place, name)))
-    })?;
+    let parts = job.rounds(params, shards, &ports);
+    let parts = parts.map_err(|e| e.at(format!("{}: placement", place())))?;
     let last = parts.len() - 1;
     let draft = |(number, part): (usize, Part)| {
         let input = |(port, label, from): (&str, String, From)| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use tokio::task::JoinSet;
@@ -45,6 +46,8 @@ pub enum Ending {
     Failed(Error),
     /// Something it is made from failed, or the run was stopped.
     NotStarted,
+    /// A scheduler goes on with it.
+    Left,
 }
 
 /// One wanted stage's end.
@@ -54,6 +57,9 @@ pub struct StageEnd {
     pub stage: usize,
     pub ending: Ending,
 }
+
+/// Between two looks for an input.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Runs what is not committed. All wanted stages are in the answer, in the file's order, those
 /// that failed too; [`worst`] of them decides the exit code. After a failure no further stage
@@ -88,7 +94,7 @@ pub async fn run(
 }
 
 /// The wanted stages that are committed, all looked up and named side by side.
-async fn committed(
+pub(super) async fn committed(
     store: &Store,
     pipeline: &Pipeline,
     wanted: &[bool],
@@ -118,7 +124,7 @@ fn needs(stage: &Stage) -> Result<()> {
     engine.map_err(|e| e.at(format!("stage `{}`", stage.name))).map(drop)
 }
 
-fn ends(endings: Vec<Option<Ending>>, wanted: &[bool]) -> Vec<StageEnd> {
+pub(super) fn ends(endings: Vec<Option<Ending>>, wanted: &[bool]) -> Vec<StageEnd> {
     endings
         .into_iter()
         .enumerate()
@@ -170,6 +176,49 @@ async fn run_rest(
         }
     }
     Ok(ends(endings, wanted))
+}
+
+/// Returns when all inputs of a stage are committed, the stage itself is, or a stop is requested.
+///
+/// # Errors
+/// [`Error::TryAgain`] after `wait`.
+pub async fn await_inputs(
+    store: &Store,
+    pipeline: &Pipeline,
+    position: usize,
+    wait: Duration,
+    stop: &StopFlag,
+) -> Result<()> {
+    let stage = &pipeline.stages[position];
+    let there = async |at: usize| {
+        Ok::<_, Error>(Artifact::open(store, &pipeline.stages[at].id).await?.is_some())
+    };
+    let missing = async || {
+        if there(position).await? {
+            return Ok::<_, Error>(None);
+        }
+        for from in stage.upstream() {
+            if !there(from).await? {
+                return Ok(Some(from));
+            }
+        }
+        Ok(None)
+    };
+    let mut left = wait;
+    while let Some(from) = missing().await? {
+        let name = &pipeline.stages[from].name;
+        if stop.requested() || left.is_zero() {
+            return Err(Error::try_again(format!(
+                "stage `{}`: its input `{name}` is not committed; run the same command again",
+                stage.name
+            )));
+        }
+        let pause = left.min(LOOK);
+        tracing::info!(stage = stage.name, input = name, "waiting");
+        tokio::time::sleep(pause).await;
+        left -= pause;
+    }
+    Ok(())
 }
 
 /// Runs one stage, or one shard of it, whose inputs are all committed.

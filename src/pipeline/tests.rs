@@ -379,3 +379,64 @@ async fn one_stage_alone_needs_its_inputs() {
     }
     assert!(matches!(job(2, Shard::WHOLE).await.unwrap(), Ending::Found(_)));
 }
+
+/// Stages by name with their ids.
+fn ids(pipeline: &Pipeline) -> Vec<(String, ArtifactId, u32)> {
+    let id = |stage: &Stage| (stage.name.clone(), stage.id.clone(), stage.shards);
+    pipeline.stages.iter().map(id).collect()
+}
+
+#[test]
+fn a_pipelines_own_text_needs_nothing_beside_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let kinds = crate::job::kinds();
+    for name in ["quickstart", "tiny", "certified", "seedling"] {
+        let pipeline = Pipeline::load(&root.join(format!("{name}.yaml")), &[], kinds).unwrap();
+        let again = Pipeline::parse("store:0", &pipeline.text, &[], kinds).unwrap();
+        assert_eq!(ids(&pipeline), ids(&again), "{name}");
+        assert_eq!(pipeline.text, again.text, "{name}");
+        // Not even a file that is gone.
+        assert!(!pipeline.text.contains("!file"), "{name}");
+    }
+    let tiny = std::fs::read_to_string(root.join("tiny.yaml")).unwrap();
+    let rounds =
+        tiny.replace("    job: rl\n", "    job: rl\n    placement: {rounds: {shards: 2}}\n");
+    let rounds = Pipeline::parse("tiny", &rounds, &[], kinds).unwrap();
+    let again = Pipeline::parse("store:0", &rounds.text, &[], kinds).unwrap();
+    assert!(rounds.stages.iter().any(|stage| stage.shards == 2));
+    assert_eq!(ids(&rounds), ids(&again));
+    for value in ["1e-5", "1e16", "0.1", "5e-324", "3"] {
+        let set = format!("a.learning_rate={value}");
+        let text =
+            "pipeline: p\nstages:\n  a: {job: seed, params: {text: \"two\\nlines: # ' - é\"}}\n";
+        let pipeline = parse(text, &[&set]).unwrap();
+        assert_eq!(ids(&pipeline), ids(&parse(&pipeline.text, &[]).unwrap()), "{value}");
+    }
+}
+
+#[test]
+fn resources_and_shards_are_checked_with_the_file() {
+    let kinds = crate::job::kinds();
+    let text = |extra: &str| {
+        format!(
+            "pipeline: p\nstages:\n  t:\n    job: generate\n    params: {{family: arithmetic, split: train, \
+             levels: [{{level: 1, count: 4}}]}}\n{extra}"
+        )
+    };
+    let parse = |extra: &str| Pipeline::parse("p.yaml", &text(extra), &[], kinds);
+    let said = |extra: &str| parse(extra).err().unwrap().to_string();
+    let good =
+        parse("    resources: {memory: 16G, time: 90m}\n    placement: {shards: 4}\n").unwrap();
+    let Stage { resources, shards, .. } = &good.stages[0];
+    assert_eq!(resources.memory, Some(16_000_000_000));
+    assert_eq!((resources.time, *shards), (Some(std::time::Duration::from_secs(5400)), 4));
+    assert_eq!(
+        said("    resources:\n      time: soon\n"),
+        "p.yaml:7: stage `t`: resources.time: `soon`: give a number and s, m, h or d, such as 90m"
+    );
+    assert!(said("    resources:\n      memory: lots\n").starts_with("p.yaml:7: "));
+    let sharded = "pipeline: p\nstages:\n  i: {job: init, params: {vocab_size: 263, hidden_size: 16, layers: \
+        1, heads: 2, kv_heads: 1, intermediate_size: 32, context: 256}, placement: {shards: 2}}\n";
+    let error = Pipeline::parse("p.yaml", sharded, &[], kinds).err().unwrap().to_string();
+    assert!(error.ends_with("placement: job `init` takes no shards"), "{error}");
+}

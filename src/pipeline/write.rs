@@ -1,9 +1,11 @@
-//! A pipeline file from what a run has made: the way back from manifests.
+//! Pipeline files: from what a run has made, and for machines that have nothing else.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::parse::{RawPipeline, Wires};
+use super::yaml::{Key, Node};
 use crate::Result;
 use crate::id::ArtifactId;
 use crate::job::{self, Arity};
@@ -34,6 +36,32 @@ pub fn write(name: &str, stages: &[(String, Manifest)]) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// The file `raw` with resolved `params`, of which nothing lies outside.
+pub(super) fn whole(raw: &RawPipeline, params: &[Value]) -> String {
+    let name = |key: &Key| Value::from(key.name.as_str());
+    let mut text = format!("pipeline: {}\nstages:\n", Value::from(raw.name.as_str()));
+    for (stage, params) in raw.stages.iter().zip(params) {
+        let wires = |wires: &Wires| match wires {
+            Wires::One(from) => name(from),
+            Wires::List(list) => list.iter().map(name).collect(),
+            Wires::Map(map) => {
+                Value::Object(map.iter().map(|(to, from)| (to.name.clone(), name(from))).collect())
+            }
+        };
+        let inputs: Map<String, Value> =
+            stage.inputs.iter().map(|port| (port.key.name.clone(), wires(&port.wires))).collect();
+        text += &format!("  {}:\n    job: {}\n", name(&stage.key), name(&stage.job));
+        text += &format!("    params: {params}\n    inputs: {}\n", json!(inputs));
+        let settings = [("resources", &stage.resources), ("placement", &stage.placement)];
+        for (key, node) in settings {
+            if let Some(node) = node {
+                text += &format!("    {key}: {}\n", Node::to_json(node));
+            }
+        }
+    }
+    text
 }
 
 /// The steps of rounds have names that a file cannot give.

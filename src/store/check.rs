@@ -28,6 +28,8 @@ pub enum Problem {
     MissingInput,
     /// A name that cannot be read, or points to nothing.
     DanglingRef,
+    /// A pipeline for jobs on other machines with another digest than its name.
+    BadPipeline,
     /// A checkpoint or shard that no run can use. The next run makes it again.
     BadCheckpoint,
     /// Objects that no record lists: of a lost race or a killed attempt.
@@ -132,6 +134,7 @@ pub async fn check(
         }
     }
     names(store, &listing, &committed, &mut found.findings).await?;
+    pipelines(store, &listing, &mut found.findings).await?;
     found.findings.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
@@ -299,6 +302,21 @@ async fn names(
     Ok(())
 }
 
+async fn pipelines(store: &Store, listing: &[Listed], findings: &mut Vec<Finding>) -> Result<()> {
+    for object in listing {
+        let Some(Key::Pipeline(digest)) = &object.key else { continue };
+        let what = match store.get_pipeline(digest).await {
+            Err(Error::Data(why)) => why,
+            // Gone meanwhile.
+            Ok(_) | Err(Error::Usage(_)) => continue,
+            Err(e) => return Err(e),
+        };
+        let path = object.path.clone();
+        findings.push(Finding { problem: Problem::BadPipeline, path, artifact: None, what });
+    }
+    Ok(())
+}
+
 impl Store {
     /// What artifact `id` is the hash of, out of its manifest, however damaged: the hash tells
     /// whether it is right.
@@ -325,6 +343,7 @@ impl Store {
                         | Key::Shard { .. }
                         | Key::Ref { .. }
                         | Key::Pin(_)
+                        | Key::Pipeline(_)
                 )
             )
         };

@@ -25,9 +25,11 @@ pub enum Reason {
     Leftover,
     /// What a run kept that has died.
     DeadRun,
+    /// Pipelines of jobs that a scheduler was given so long ago that none can be waiting.
+    OldPipeline,
 }
 
-/// What one artifact, or one dead run, leaves to collect.
+/// What one artifact, dead runs or old pipelines leave to collect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Garbage {
     pub reason: Reason,
@@ -53,6 +55,9 @@ pub struct Collected {
 /// A run whose record is older than this has died: a living one writes it again every hour.
 const RUN_LIVES: TimeDelta = TimeDelta::days(1);
 
+/// No job waits in a queue for longer.
+const JOB_WAITS: TimeDelta = TimeDelta::days(60);
+
 /// Records read at a time.
 const READS: usize = 16;
 
@@ -76,7 +81,11 @@ pub async fn collect(store: &Store, grace: TimeDelta, apply: bool) -> Result<Col
         .iter()
         .filter_map(|(id, objects)| survey.garbage(id, objects, manifests.get(id), age))
         .collect();
-    garbage.extend(sum(Reason::DeadRun, None, None, &survey.dead_runs.iter().collect::<Vec<_>>()));
+    for (reason, found) in
+        [(Reason::DeadRun, &survey.dead_runs), (Reason::OldPipeline, &survey.old_pipelines)]
+    {
+        garbage.extend(sum(reason, None, None, &found.iter().collect::<Vec<_>>()));
+    }
     if !apply {
         return Ok(Collected { garbage, rescued: Vec::new() });
     }
@@ -108,6 +117,10 @@ impl Age {
     fn is_dead(self, run: &Listed) -> bool {
         self.now - run.modified >= self.grace.max(RUN_LIVES)
     }
+
+    fn is_outlived(self, pipeline: &Listed) -> bool {
+        self.now - pipeline.modified >= self.grace.max(JOB_WAITS)
+    }
 }
 
 /// What is there, and what of it must stay.
@@ -115,6 +128,7 @@ struct Survey {
     /// The objects of each artifact.
     artifacts: BTreeMap<ArtifactId, Vec<Listed>>,
     dead_runs: Vec<Listed>,
+    old_pipelines: Vec<Listed>,
     /// Held by a run, which may be at work in them.
     held: BTreeSet<ArtifactId>,
     /// Held, named, pinned or young, and all that these were made from.
@@ -137,6 +151,8 @@ impl Survey {
                 held.extend(run.artifacts);
             }
         }
+        let mut old_pipelines = store.list(Key::PIPELINES).await?;
+        old_pipelines.retain(|pipeline| age.is_outlived(pipeline));
         let names = store.names().await?;
         let named: Vec<Option<ArtifactId>> = stream::iter(names)
             .map(|(pipeline, stage)| async move { store.get_ref(&pipeline, &stage).await })
@@ -163,7 +179,7 @@ impl Survey {
                 todo.extend(manifests.get(&id).into_iter().flat_map(Manifest::inputs));
             }
         }
-        Ok(Self { artifacts, dead_runs, held, reached })
+        Ok(Self { artifacts, dead_runs, old_pipelines, held, reached })
     }
 
     /// What of artifact `id` nobody needs.
@@ -199,6 +215,11 @@ impl Survey {
 
     /// Whether what an earlier survey took for garbage is needed after all.
     fn needs(&self, garbage: &Garbage) -> bool {
+        if garbage.reason == Reason::OldPipeline {
+            // A run that began meanwhile wrote one again.
+            let old = |path| self.old_pipelines.iter().any(|pipeline| pipeline.path == *path);
+            return !garbage.paths.iter().all(old);
+        }
         garbage.artifact.as_ref().is_some_and(|id| match garbage.reason {
             Reason::Leftover => self.held.contains(id),
             _ => self.reached.contains(id),

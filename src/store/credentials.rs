@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::profile;
 use aws_config::provider_config::ProviderConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -180,6 +181,12 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     if texts.is_empty() { error.to_string() } else { texts.join(": ") }
+}
+
+/// What Amazon's other services are asked with: region, credentials and endpoint by its standard rules.
+pub async fn amazon() -> SdkConfig {
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+    loader.load().await
 }
 
 /// The SDK's requests, sent by the client that sends object_store's.

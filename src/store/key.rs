@@ -25,6 +25,8 @@ pub enum Key {
     Pin(ArtifactId),
     /// `runs/<name>.json`: what a run going on keeps from `triad gc`.
     Run(String),
+    /// `pipelines/<digest>.yaml`: a pipeline that jobs on other machines read, by its blake3 hash.
+    Pipeline(String),
 }
 
 impl Display for Key {
@@ -42,6 +44,7 @@ impl Display for Key {
             }
             Self::Pin(id) => write!(f, "pins/{id}.json"),
             Self::Run(name) => write!(f, "runs/{}.json", Segment(name)),
+            Self::Pipeline(digest) => write!(f, "pipelines/{}.yaml", Segment(digest)),
         }
     }
 }
@@ -59,6 +62,9 @@ impl Key {
                 return Some(Self::Pin(ArtifactId::try_from(id).ok()?));
             }
             ("runs", rest) => return Some(Self::Run(decode(rest.strip_suffix(".json")?)?)),
+            ("pipelines", rest) => {
+                return Some(Self::Pipeline(decode(rest.strip_suffix(".yaml")?)?));
+            }
             _ => {}
         }
         let mut parts = text.splitn(3, '/');
@@ -100,7 +106,7 @@ impl Key {
             | Self::Shard { id, .. }
             | Self::Step { id, .. }
             | Self::Data { id, .. } => Some(id),
-            Self::Ref { .. } | Self::Pin(_) | Self::Run(_) => None,
+            Self::Ref { .. } | Self::Pin(_) | Self::Run(_) | Self::Pipeline(_) => None,
         }
     }
 
@@ -125,6 +131,9 @@ impl Key {
 
     /// The folder that holds the records of runs going on.
     pub(super) const RUNS: &str = "runs";
+
+    /// The folder that holds the pipelines of jobs on other machines.
+    pub(super) const PIPELINES: &str = "pipelines";
 }
 
 /// One path segment, percent-encoded. `%` alone stands for the empty segment, and a segment of
@@ -199,7 +208,8 @@ mod tests {
                 path
             }),
             (name.clone(), name.clone()).prop_map(|(pipeline, stage)| Key::Ref { pipeline, stage }),
-            name.prop_map(Key::Run),
+            name.clone().prop_map(Key::Run),
+            name.prop_map(Key::Pipeline),
         ]
     }
 
@@ -213,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn foreign_objects_have_no_key(text in r"(refs|artifacts|pins|runs)/[a-f0-9%./]{0,40}(\.json)?") {
+        fn foreign_objects_have_no_key(text in r"(refs|artifacts|pins|runs|pipelines)/[a-f0-9%./]{0,40}(\.json|\.yaml)?") {
             if let Some(key) = Key::parse(&text) {
                 prop_assert_eq!(key.to_string(), text);
             }

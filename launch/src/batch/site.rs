@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::order::{Order, Task};
+use crate::order::Task;
 use crate::{Error, Result};
 
 /// Batch's own bound.
@@ -141,14 +141,8 @@ impl Site {
     }
 }
 
-/// Refuses what no job of this kind of place can do.
-pub(super) fn accept(order: &Order, task: &Task) -> Result<()> {
-    if order.store.starts_with("file:") || order.store.starts_with("memory:") {
-        return Err(Error::Usage(format!(
-            "jobs of AWS Batch do not see the store `{}`; give --store s3://BUCKET/PREFIX",
-            order.store
-        )));
-    }
+/// Refuses more shards than an array holds.
+pub(super) fn accept(task: &Task) -> Result<()> {
     if task.shards > SHARDS {
         return Err(Error::Usage(format!(
             "stage `{}`: {} shards; an array of AWS Batch holds {SHARDS} at most",

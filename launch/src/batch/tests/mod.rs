@@ -113,6 +113,7 @@ fn a_site_that_no_job_can_be_made_with_is_refused() {
         ("aws_batch.images.torch is missing", |site| site.images.torch = None),
         ("aws_batch.attempts is 11; Batch starts a job 1 to 10 times", |site| site.attempts = 11),
         ("aws_batch.attempts is 0", |site| site.attempts = 0),
+        ("aws_batch.cpus, memory_mib must be at least 1 and 4", |site| site.cpus = 0),
         ("aws_batch.execution_role is missing", |site| site.execution_role = None),
         ("aws_batch.tags.aws:x begins with `aws:`", |site| {
             site.tags.insert("aws:x".into(), String::new());

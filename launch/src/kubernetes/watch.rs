@@ -1,0 +1,199 @@
+//! The state of our jobs, kept up to date in the background.
+//!
+//! kube's watcher goes on after lost connections and lists anew when its resource version has
+//! expired; while it cannot, the last state stands. What it gives may be older than what a request
+//! of ours has answered meanwhile, so of two states of a job the newer resource version stays.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, ResourceExt};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{names, refusal};
+use crate::{Error, Result};
+
+/// How long a watch lasts before it is begun again: the longest that a connection which died without
+/// a word goes unnoticed.
+pub const SECONDS: u32 = 60;
+/// Errors in a row before they count: credentials are renewed, rights arrive.
+const REFUSALS: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub struct Watch {
+    jobs: Arc<Mutex<Jobs>>,
+    changes: watch::Receiver<u64>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    known: BTreeMap<String, Job>,
+    /// Why nothing new will come.
+    refused: Option<Error>,
+}
+
+impl Watch {
+    /// Of all of triad's jobs in the namespace.
+    pub fn start(api: Api<Job>) -> Self {
+        let jobs = Arc::new(Mutex::new(Jobs::default()));
+        let (changed, changes) = watch::channel(0);
+        let task = tokio::spawn(follow(api, jobs.clone(), changed));
+        Self { jobs, changes, task }
+    }
+
+    /// The newest state that is known of the jobs, or why there will be none.
+    pub fn get(&self, name: &str) -> Result<Option<Job>> {
+        let jobs = lock(&self.jobs);
+        match &jobs.refused {
+            Some(refused) => Err(refused.clone()),
+            None => Ok(jobs.known.get(name).cloned()),
+        }
+    }
+
+    /// What a request has answered.
+    pub fn learn(&self, job: &Job) {
+        lock(&self.jobs).apply(job.clone());
+    }
+
+    /// A counter of changes: one that has moved on says that states may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Jobs {
+    fn apply(&mut self, job: Job) {
+        match self.known.get(&job.name_any()) {
+            Some(known) if version(known) > version(&job) => {}
+            _ => {
+                self.known.insert(job.name_any(), job);
+            }
+        }
+    }
+
+    fn delete(&mut self, job: &Job) {
+        let name = job.name_any();
+        if self.known.get(&name).is_some_and(|known| known.uid() == job.uid()) {
+            self.known.remove(&name);
+        }
+    }
+
+    /// All that there are. One that is missing among them is asked for before it counts as gone.
+    fn replace(&mut self, listed: Vec<Job>) {
+        let names: Vec<String> = listed.iter().map(Job::name_any).collect();
+        self.known.retain(|name, _| names.contains(name));
+        listed.into_iter().for_each(|job| self.apply(job));
+    }
+}
+
+/// Versions are whole numbers, larger ones newer.
+fn version(job: &Job) -> Option<u64> {
+    job.metadata.resource_version.as_ref()?.parse().ok()
+}
+
+async fn follow(api: Api<Job>, jobs: Arc<Mutex<Jobs>>, changed: watch::Sender<u64>) {
+    let config = watcher::Config::default().labels(&names::selector()).timeout(SECONDS);
+    let begin = || watcher(api.clone(), config.clone()).default_backoff();
+    let mut events = pin!(begin());
+    let mut listed = Vec::new();
+    let mut failures = 0;
+    while let Some(event) = events.next().await {
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
+            && status.code == 410
+        {
+            // The watcher would ask for the same version for ever.
+            tokio::time::sleep(PAUSE).await;
+            events.set(begin());
+            continue;
+        }
+        let mut jobs = lock(&jobs);
+        match event {
+            Ok(event) => {
+                // `Init` only says that a list is about to be asked for.
+                if failures > 0 && !matches!(event, Event::Init) {
+                    tracing::info!("kubernetes: jobs are watched again");
+                    failures = 0;
+                    jobs.refused = None;
+                }
+                match event {
+                    Event::Init => listed.clear(),
+                    Event::InitApply(job) => {
+                        listed.push(job);
+                        continue;
+                    }
+                    Event::InitDone => jobs.replace(std::mem::take(&mut listed)),
+                    Event::Apply(job) => jobs.apply(job),
+                    Event::Delete(job) => jobs.delete(&job),
+                }
+            }
+            Err(err) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::info!("kubernetes: {}; going on", refusal::chain(&err));
+                }
+                jobs.refused = refused(err).filter(|_| failures >= REFUSALS);
+            }
+        }
+        drop(jobs);
+        changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// What does not pass by waiting: rights, credentials, a namespace that is not there.
+fn refused(err: watcher::Error) -> Option<Error> {
+    let (watcher::Error::InitialListFailed(err)
+    | watcher::Error::WatchStartFailed(err)
+    | watcher::Error::WatchFailed(err)) = err
+    else {
+        return None;
+    };
+    let refused = refusal::error(err, "watching jobs");
+    matches!(refused, Error::Usage(_)).then_some(refused)
+}
+
+fn lock(jobs: &Mutex<Jobs>) -> MutexGuard<'_, Jobs> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(uid: &str, version: &str) -> Job {
+        let mut job = Job::default();
+        job.metadata.name = Some("job".into());
+        job.metadata.uid = Some(uid.into());
+        job.metadata.resource_version = Some(version.into());
+        job
+    }
+
+    #[test]
+    fn a_late_event_of_a_deleted_job_does_not_hide_the_next_one() {
+        let mut jobs = Jobs::default();
+        let uid = |jobs: &Jobs| jobs.known.get("job").and_then(ResourceExt::uid);
+        jobs.apply(job("old", "9"));
+        jobs.apply(job("new", "12"));
+        jobs.apply(job("old", "10"));
+        assert_eq!(uid(&jobs).as_deref(), Some("new"));
+        jobs.delete(&job("old", "11"));
+        assert_eq!(uid(&jobs).as_deref(), Some("new"));
+        jobs.replace(vec![job("old", "10")]);
+        assert_eq!(uid(&jobs).as_deref(), Some("new"));
+        jobs.replace(Vec::new());
+        assert_eq!(uid(&jobs), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! `triad run --on`: stages as jobs of a scheduler, and what is said of them meanwhile.
+
+use triad_launch::drive::{self, End};
+use triad_launch::order::Task;
+use triad_launch::scheduler::{Job, State};
+
+use super::place::Place;
+use super::run::Source;
+use super::signals;
+use crate::pipeline::{self, Ending, Pipeline, StageEnd};
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// Runs a pipeline's stages on `place`.
+pub(super) async fn run(
+    store: &Store,
+    pipeline: &Pipeline,
+    until: Option<&str>,
+    place: &Place,
+) -> Result<Vec<StageEnd>> {
+    place.on.check(store)?;
+    let scheduler = place.connect().await?;
+    let how = (scheduler.as_ref(), place.on.sees_files());
+    pipeline::launch(store, pipeline, until, how, &Lines(place.on.name()), signals::first()?).await
+}
+
+/// What is said when a scheduler goes on alone.
+pub(super) fn left(ends: &[StageEnd], source: &Source, place: &Place) -> Option<Error> {
+    let count = ends.iter().filter(|end| matches!(end.ending, Ending::Left)).count();
+    let (file, on) = (source.file.display(), place.on.name());
+    (count > 0).then(|| {
+        Error::try_again(format!(
+            "{count} stages go on without this process; `triad run {file} --on {on}` watches them again, \
+             `triad cancel {file} --on {on}` ends them"
+        ))
+    })
+}
+
+/// A log line for what happens, and the scheduler's name.
+struct Lines(&'static str);
+
+impl drive::Observer for Lines {
+    fn submitted(&self, task: &Task, job: &Job, found: bool) {
+        let (stage, job) = (&task.stage, &job.name);
+        let said = if found { "found" } else { "submitted" };
+        tracing::info!(stage, on = self.0, job, shards = task.shards, "{said}");
+    }
+
+    fn changed(&self, task: &Task, state: &State) {
+        let stage = &task.stage;
+        match state {
+            State::Waiting(reason) => tracing::info!(stage, reason, "waiting"),
+            State::Running { done } if task.shards > 1 => {
+                tracing::info!(stage, done, shards = task.shards, "running");
+            }
+            State::Running { .. } => tracing::info!(stage, "running"),
+            State::Gone => tracing::warn!(stage, "its job is gone"),
+            // What they mean, the store says.
+            State::Succeeded | State::Failed(_) => {}
+        }
+    }
+
+    fn ended(&self, task: &Task, end: &End) {
+        let stage = &task.stage;
+        match end {
+            End::Committed => tracing::info!(stage, "committed"),
+            End::Failed(failure) => {
+                let log: String = failure.log.lines().map(|line| format!("\n    {line}")).collect();
+                tracing::error!(stage, "{}{log}", failure.reason);
+            }
+            End::NotStarted => tracing::info!(stage, "not started"),
+            End::Left => {}
+        }
+    }
+
+    fn unanswered(&self, error: &triad_launch::Error) {
+        tracing::warn!("{error}; asking again");
+    }
+}
