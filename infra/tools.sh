@@ -25,6 +25,15 @@ if [ ! -d ".tools/adbc/adbc_driver_flightsql-$adbc.dist-info" ]; then
         pyarrow==26.0.1 typing-extensions==4.16.0
 fi
 
+validate=1.37.0
+if [ ! -d ".tools/kubernetes-validate/kubernetes_validate-$validate.dist-info" ]; then
+    echo "installing kubernetes-validate $validate into .tools/ (120 MB)" >&2
+    infra/pip.sh --modules .tools/kubernetes-validate "kubernetes-validate==$validate" \
+        attrs==26.1.0 importlib-resources==7.1.0 jsonschema==4.26.0 \
+        jsonschema-specifications==2025.9.1 packaging==26.4 pyyaml==6.0.4 referencing==0.37.0 \
+        rpds-py==2026.9.1 typing-extensions==4.16.0
+fi
+
 # moto's server with what it needs for Batch, and a parser of Terraform's language.
 moto=5.2.5
 if [ ! -d ".tools/moto/moto-$moto.dist-info" ]; then
@@ -36,13 +45,4 @@ if [ ! -d ".tools/moto/moto-$moto.dist-info" ]; then
         click==8.5.1 blinker==1.9.0 itsdangerous==2.2.0 cryptography==50.0.2 cffi==2.1.1 \
         pycparser==3.0 responses==0.26.3 xmltodict==1.0.4 PyYAML==6.0.4 docker==7.2.0 \
         python-hcl2==8.1.4 lark==1.3.1 regex==2026.11.19
-fi
-
-validate=1.37.0
-if [ ! -d ".tools/kubernetes-validate/kubernetes_validate-$validate.dist-info" ]; then
-    echo "installing kubernetes-validate $validate into .tools/ (120 MB)" >&2
-    infra/pip.sh --modules .tools/kubernetes-validate "kubernetes-validate==$validate" \
-        attrs==26.1.0 importlib-resources==7.1.0 jsonschema==4.26.0 \
-        jsonschema-specifications==2025.9.1 packaging==26.4 pyyaml==6.0.4 referencing==0.37.0 \
-        rpds-py==2026.9.1 typing-extensions==4.16.0
 fi

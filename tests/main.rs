@@ -11,6 +11,7 @@ mod completions;
 mod credentials;
 mod hooked;
 mod hostile;
+mod launch;
 mod layers;
 mod merge;
 mod program;

@@ -113,17 +113,20 @@ impl Slurm {
         state::by_account(&text)
     }
 
-    /// Why a job failed, by the first of its tasks that did.
-    async fn failure(&self, job: &Job, rows: &[Row]) -> Failure {
+    /// The state of a job with a task that failed, and why: the first such task tells.
+    async fn failed(&self, job: &Job, rows: &[Row]) -> State {
         let text = run("scontrol", &["--oneliner", "show", "job", &job.name], "").await;
         let mut details = state::details(&text.unwrap_or_default());
         let row = rows.iter().find(|row| row.state.is_failure());
         let index = row.and_then(|row| row.index);
         let detail = details.remove(&index).unwrap_or_default();
+        let exit = detail.exit.or(row.and_then(|row| row.exit));
+        if state::is_killed(row, exit) {
+            return State::Gone;
+        }
         let log = detail.log.unwrap_or_else(|| self.site.logs.join(script::log(&job.name, index)));
-        let code = detail.code.or(row.and_then(|row| row.code));
-        let (code, reason) = state::explain(row, code, job, index);
-        Failure { code, reason, log: command::tail(&log).await }
+        let (code, reason) = state::explain(row, exit, job, index);
+        State::Failed(Failure { code, reason, log: command::tail(&log).await })
     }
 }
 
@@ -177,7 +180,7 @@ impl Scheduler for Slurm {
             let rows = rows.get(&job.name).map_or(&[][..], Vec::as_slice);
             states.push(match state::of(rows) {
                 Some(state) => state,
-                None => State::Failed(self.failure(job, rows).await),
+                None => self.failed(job, rows).await,
             });
         }
         Ok(states)

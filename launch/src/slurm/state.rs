@@ -20,7 +20,25 @@ pub struct Row {
     pub index: Option<u32>,
     pub state: Word,
     pub reason: String,
-    pub code: Option<i32>,
+    pub exit: Option<Exit>,
+}
+
+/// How a batch script ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Exit {
+    Code(i32),
+    /// It was killed itself: a process of its own that is killed makes its exit code 137.
+    Signal(i32),
+}
+
+impl Exit {
+    /// As a shell has it.
+    fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
 }
 
 /// Slurm's word for a state.
@@ -91,7 +109,7 @@ pub fn by_job(text: &str) -> Result<BTreeMap<String, Vec<Row>>> {
             "N/A" => None,
             index => Some(index.parse().map_err(|_| unknown("squeue", line))?),
         };
-        let row = Row { index, state: Word(state.into()), reason: reason.into(), code: None };
+        let row = Row { index, state: Word(state.into()), reason: reason.into(), exit: None };
         found.entry(job.into()).or_default().push(row);
     }
     Ok(found)
@@ -109,25 +127,30 @@ pub fn by_account(text: &str) -> BTreeMap<String, Vec<Row>> {
         };
         // `CANCELLED by 1000`.
         let state = state.split_whitespace().next().unwrap_or_default();
-        let row = Row { index, state: Word(state.into()), reason: String::new(), code: exit(code) };
+        let row = Row { index, state: Word(state.into()), reason: String::new(), exit: exit(code) };
         found.entry(job.into()).or_default().push(row);
     }
     found
 }
 
-/// `65:0` is exit code 65, `0:9` signal 9, which is 137 as a shell has it.
-fn exit(text: &str) -> Option<i32> {
+/// `65:0` is exit code 65, `0:9` signal 9.
+fn exit(text: &str) -> Option<Exit> {
     let (code, signal) = text.split_once(':')?;
-    match (code.parse().ok()?, signal.parse().ok()?) {
-        (code, 0) => Some(code),
-        (_, signal) => Some(128 + i32::from(signal as u8)),
-    }
+    Some(match (code.parse().ok()?, signal.parse().ok()?) {
+        (code, 0) => Exit::Code(code),
+        (_, signal) => Exit::Signal(signal),
+    })
+}
+
+/// Whether somebody killed a task as a whole, script and all, which says nothing about it.
+pub fn is_killed(row: Option<&Row>, exit: Option<Exit>) -> bool {
+    row.is_some_and(|row| row.state.0 == "FAILED") && exit == Some(Exit::Signal(9))
 }
 
 /// What `scontrol` adds.
 #[derive(Debug, Default, PartialEq)]
 pub struct Detail {
-    pub code: Option<i32>,
+    pub exit: Option<Exit>,
     pub log: Option<PathBuf>,
 }
 
@@ -140,7 +163,7 @@ pub fn details(text: &str) -> BTreeMap<Option<u32>, Detail> {
         // A path may hold blanks; ours ends in `.log`, and has its `%` as `sbatch` got them.
         let log = after(" StdOut=").and_then(|rest| Some(rest.split_once(".log")?.0));
         let log = log.map(|log| PathBuf::from(format!("{}.log", log.replace("%%", "%"))));
-        (index, Detail { code: word(" ExitCode=").and_then(exit), log })
+        (index, Detail { exit: word(" ExitCode=").and_then(exit), log })
     };
     text.lines().filter(|line| line.starts_with("JobId=")).map(detail).collect()
 }
@@ -148,7 +171,7 @@ pub fn details(text: &str) -> BTreeMap<Option<u32>, Detail> {
 /// The exit code that counts, and the reason in words.
 pub fn explain(
     row: Option<&Row>,
-    code: Option<i32>,
+    exit: Option<Exit>,
     job: &Job,
     index: Option<u32>,
 ) -> (Option<i32>, String) {
@@ -156,6 +179,7 @@ pub fn explain(
         Some(index) => format!("Slurm job {}_{index}", job.name),
         None => format!("Slurm job {}", job.name),
     };
+    let code = exit.map(Exit::code);
     let (code, what) = match (row.map_or("", |row| row.state.0.as_str()), code) {
         ("OUT_OF_MEMORY", _) => (Some(137), "out of memory: give it more, resources.memory".into()),
         ("TIMEOUT", _) => {
@@ -215,8 +239,8 @@ mod tests {
         let found = by_account(text);
         assert_eq!(of(&found["12"]), None);
         let failed = &found["12"][1];
-        assert_eq!((failed.index, failed.code), (Some(1), Some(143)));
-        assert_eq!(found["13"][0].code, Some(65));
+        assert_eq!((failed.index, failed.exit), (Some(1), Some(Exit::Signal(15))));
+        assert_eq!(found["13"][0].exit, Some(Exit::Code(65)));
         assert_eq!(of(&by_account("13|COMPLETED|0:0\n")["13"]), Some(State::Succeeded));
     }
 
@@ -229,7 +253,7 @@ mod tests {
         let found = details(SHOWN);
         assert_eq!(found.len(), 2);
         let failed = &found[&Some(1)];
-        assert_eq!(failed.code, Some(65));
+        assert_eq!(failed.exit, Some(Exit::Code(65)));
         assert_eq!(failed.log.as_deref(), Some(std::path::Path::new("/tmp/50% b/1_1.log")));
         assert_eq!(details("Invalid job id specified"), BTreeMap::new());
     }
@@ -238,17 +262,17 @@ mod tests {
     fn reasons_name_the_job_and_what_to_do() {
         let said = |text: &str, code| {
             let rows = by_job(text).unwrap().remove("6").unwrap();
-            explain(rows.first(), code, &Job { name: "6".into() }, rows[0].index)
+            explain(rows.first(), Some(Exit::Code(code)), &Job { name: "6".into() }, rows[0].index)
         };
         assert_eq!(
-            said("6|3|FAILED|NonZeroExitCode", Some(65)),
+            said("6|3|FAILED|NonZeroExitCode", 65),
             (Some(65), "Slurm job 6_3: left with exit code 65".into())
         );
-        let (code, why) = said("6|N/A|OUT_OF_MEMORY|OutOfMemory", Some(125));
+        let (code, why) = said("6|N/A|OUT_OF_MEMORY|OutOfMemory", 125);
         assert_eq!((code, why.contains("resources.memory")), (Some(137), true), "{why}");
-        assert_eq!(said("6|N/A|CANCELLED|None", Some(0)), (None, "Slurm job 6: cancelled".into()));
+        assert_eq!(said("6|N/A|CANCELLED|None", 0), (None, "Slurm job 6: cancelled".into()));
         assert_eq!(
-            said("6|N/A|FAILED|JobLaunchFailure", Some(0)),
+            said("6|N/A|FAILED|JobLaunchFailure", 0),
             (None, "Slurm job 6: failed (JobLaunchFailure)".into())
         );
     }

@@ -160,6 +160,7 @@ fn a_real_slurm() {
         a_time_limit_is_announced(&cluster).await;
         a_client_goes_and_another_comes(&cluster).await;
         a_lost_node_costs_a_task_nothing(&cluster).await;
+        a_step_killed_as_a_whole_comes_back(&cluster).await;
     });
 }
 
@@ -309,4 +310,27 @@ async fn a_lost_node_costs_a_task_nothing(cluster: &Cluster) {
     }
     assert_eq!((place.began("slow"), place.began("next")), (2, 1));
     drop(place.folder);
+}
+
+async fn a_step_killed_as_a_whole_comes_back(cluster: &Cluster) {
+    let place = Place::new();
+    let log = Log::default();
+    let order = place.order(&[("slow", &[], 1), ("next", &[0], 1)]);
+    let kill = async {
+        until("start", || place.began("slow") == 1).await;
+        std::fs::write(place.store.join("slow.checkpoint"), "").unwrap();
+        let id = cluster.ask("squeue", &["--noheader", "--states=RUNNING", "--format=%i"]);
+        let pids = cluster.ask("scontrol", &["listpids", id.trim()]);
+        let pids = pids.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        for pid in pids {
+            let _ = std::process::Command::new("kill").args(["-9", pid]).status();
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ends = run(cluster, &place, &order, &log) => assert_eq!(ends, vec![End::Committed; 2]),
+        () = kill => {}
+    }
+    assert!(log.has("slow Gone"), "{:?}", log.0);
+    assert_eq!((place.began("slow"), place.began("next")), (2, 1));
 }
