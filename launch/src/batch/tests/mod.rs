@@ -142,8 +142,11 @@ fn secrets_go_by_reference_and_stand_in_no_message() {
             let other = "arn:aws:s3:::hunter2";
             site.secrets.insert("TRIAD_SERVER_KEY".into(), other.into());
         }),
-        ("environment.AWS_SECRET_ACCESS_KEY is a secret", |site| {
+        ("environment.AWS_SECRET_ACCESS_KEY looks like a secret", |site| {
             site.environment.insert("AWS_SECRET_ACCESS_KEY".into(), "hunter2".into());
+        }),
+        ("environment.HF_TOKEN looks like a secret", |site| {
+            site.environment.insert("HF_TOKEN".into(), "hunter2".into());
         }),
     ] {
         let error = refused(change);
