@@ -37,7 +37,7 @@ fi
 # moto's server with what it needs for Batch, and a parser of Terraform's language.
 moto=5.2.5
 if [ ! -d ".tools/moto/moto-$moto.dist-info" ]; then
-    echo "installing moto $moto into .tools/ (120 MB)" >&2
+    echo "installing moto $moto into .tools/ (90 MB)" >&2
     infra/pip.sh --modules .tools/moto "moto==$moto" boto3==1.44.8 botocore==1.44.8 \
         jmespath==1.1.0 python-dateutil==2.9.0.post0 six==1.17.0 urllib3==2.8.0 requests==2.34.2 \
         certifi==2026.10.19.post1 charset-normalizer==3.5.3 idna==3.20 s3transfer==0.19.3 \

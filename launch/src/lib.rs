@@ -4,7 +4,7 @@
 //! A module imports only from modules above its own line.
 //! ```text
 //! error  duration  order   what can go wrong, by exit code; stages as a scheduler gets them
-//! scheduler         what every scheduler does
+//! scheduler  secret        what every scheduler does; variables that others must not read
 //! slurm  kubernetes  batch
 //! drive             submit what is missing, watch it, end as it ends
 //! site              the file that says how a place runs jobs
@@ -17,6 +17,7 @@ mod error;
 pub mod kubernetes;
 pub mod order;
 pub mod scheduler;
+mod secret;
 pub mod site;
 pub mod slurm;
 

@@ -68,9 +68,9 @@ impl Batch {
     }
 
     /// The task's job that has not ended, the oldest where two clients made one each at once.
-    async fn active(&self, task: &Task) -> Result<Option<Job>> {
+    async fn active(&self, order: &Order, task: &Task) -> Result<Option<Job>> {
         let begins =
-            KeyValuesPair::builder().name("JOB_NAME").values(beginning(task) + "*").build();
+            KeyValuesPair::builder().name("JOB_NAME").values(beginning(order, task) + "*").build();
         let asked = self.site.queues().into_iter().map(|queue| {
             let pages = self.client.list_jobs().job_queue(queue).filters(begins.clone());
             pages.into_paginator().items().send().try_collect()
@@ -151,8 +151,8 @@ impl Batch {
     }
 
     /// Sends one of the jobs that a plan consists of. Whether one that got no answer was made is
-    /// looked up before it is sent again; `task` is the one whose own job it is.
-    async fn send(&self, planned: &Planned, task: Option<&Task>) -> Result<String> {
+    /// looked up before it is sent again; `own` is the task whose own job it is.
+    async fn send(&self, planned: &Planned, own: Option<(&Order, &Task)>) -> Result<String> {
         let mut pause = self.pause;
         for _ in 1..SUBMISSIONS {
             match planned.submission.send(&self.client).await {
@@ -161,8 +161,8 @@ impl Batch {
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
-            if let Some(task) = task
-                && let Some(job) = self.active(task).await?
+            if let Some((order, task)) = own
+                && let Some(job) = self.active(order, task).await?
             {
                 return Ok(job.name);
             }
@@ -182,7 +182,7 @@ impl Scheduler for Batch {
     }
 
     async fn find(&self, order: &Order) -> Result<Vec<Option<Job>>> {
-        let asked: Vec<_> = order.tasks.iter().map(|task| self.active(task)).collect();
+        let asked: Vec<_> = order.tasks.iter().map(|task| self.active(order, task)).collect();
         stream::iter(asked).buffered(ABREAST).try_collect().await
     }
 
@@ -192,7 +192,7 @@ impl Scheduler for Batch {
         let after = after.iter().map(|job| job.name.clone()).collect();
         let planned = plan(order, task, &self.site, after)?;
         let task = &order.tasks[task];
-        if let Some(job) = self.active(task).await? {
+        if let Some(job) = self.active(order, task).await? {
             return Ok(job);
         }
         let own = planned.len() - 1;
@@ -205,7 +205,7 @@ impl Scheduler for Batch {
                     dependency.job_id.clone_from(id);
                 }
             }
-            last = self.send(&planned, (position == own).then_some(task)).await?;
+            last = self.send(&planned, (position == own).then_some((order, task))).await?;
             ids.insert(reference(&planned.submission.name), last.clone());
         }
         Ok(Job { name: last })

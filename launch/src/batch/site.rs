@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::order::{Order, Task};
+use crate::order::Task;
+use crate::secret::is_secret;
 use crate::{Error, Result};
 
 /// Batch's own bound.
@@ -16,10 +17,6 @@ const SHARDS: u32 = 10_000;
 /// Tags of one job, ours among them.
 const TAGS: usize = 50;
 const OWN_TAGS: usize = 3;
-
-/// Secret by their meaning, whatever they hold.
-const SECRET: [&str; 4] =
-    ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "TRIAD_SERVER_KEY", "TRIAD_SERVE_TOKEN"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,8 +88,9 @@ impl Site {
             return Err(wrong("cpus, memory_mib", "must be at least 1 and 4"));
         }
         for name in self.environment.keys() {
-            if SECRET.contains(&name.as_str()) {
-                let text = "is a secret; name it under `secrets`, by the ARN of what holds it";
+            if is_secret(name) {
+                let text =
+                    "looks like a secret; name it under `secrets`, by the ARN of what holds it";
                 return Err(wrong(&format!("environment.{name}"), text));
             }
             if self.secrets.contains_key(name) {
@@ -141,14 +139,8 @@ impl Site {
     }
 }
 
-/// Refuses what no job of this kind of place can do.
-pub(super) fn accept(order: &Order, task: &Task) -> Result<()> {
-    if order.store.starts_with("file:") || order.store.starts_with("memory:") {
-        return Err(Error::Usage(format!(
-            "jobs of AWS Batch do not see the store `{}`; give --store s3://BUCKET/PREFIX",
-            order.store
-        )));
-    }
+/// Refuses more shards than an array holds.
+pub(super) fn accept(task: &Task) -> Result<()> {
     if task.shards > SHARDS {
         return Err(Error::Usage(format!(
             "stage `{}`: {} shards; an array of AWS Batch holds {SHARDS} at most",

@@ -79,7 +79,7 @@ pub(super) fn plan(
     let Some(task) = order.tasks.get(task) else {
         return Err(crate::Error::Defect(format!("no task {task} in the order")));
     };
-    accept(order, task)?;
+    accept(task)?;
     let tags = tags(order, task, site);
     let mut waits = after;
     waits.sort();
@@ -93,7 +93,7 @@ pub(super) fn plan(
                 joined.push(one.clone());
                 continue;
             }
-            let name = format!("triad-join-{}-{}", cleaned(&task.artifact), planned.len());
+            let name = format!("triad-join-{}-{}", order.mark(task), planned.len());
             joined.push(reference(&name));
             planned.push(Planned {
                 submission: Submission {
@@ -137,13 +137,13 @@ pub(super) fn reference(name: &str) -> String {
 }
 
 /// What the names of an artifact's jobs begin with: Batch finds names by their beginnings.
-pub(super) fn beginning(task: &Task) -> String {
-    format!("triad-{}-", cleaned(&task.artifact))
+pub(super) fn beginning(order: &Order, task: &Task) -> String {
+    format!("triad-{}-", order.mark(task))
 }
 
 /// A job's name, which also says the pipeline and the stage, as far as they fit.
 pub(super) fn name(order: &Order, task: &Task) -> String {
-    let mut name = beginning(task) + &cleaned(&order.pipeline) + "-" + &cleaned(&task.stage);
+    let mut name = beginning(order, task) + &cleaned(&order.pipeline) + "-" + &cleaned(&task.stage);
     name.truncate(NAME);
     name
 }

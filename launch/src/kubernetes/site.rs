@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1;
 use serde::Deserialize;
 
 use crate::order::Task;
+use crate::secret::is_secret;
 use crate::{Error, Result, duration};
 
 /// What is not said is the cluster's own default.
@@ -176,9 +177,7 @@ fn variable(name: &str) -> Result<()> {
     if !name.chars().all(letters) || name.is_empty() || name.starts_with(|c: char| c.is_numeric()) {
         return Err(wrong(&key, name, "letters, digits and underscores"));
     }
-    let upper = name.to_ascii_uppercase();
-    let last = upper.rsplit('_').next();
-    if upper.contains("SECRET") || matches!(last, Some("TOKEN" | "PASSWORD" | "KEY")) {
+    if is_secret(name) {
         let why = "looks like a secret, and would stand in manifests that others read; put it into a \
                    Secret and name that under `secrets`";
         return Err(Error::Usage(format!("site file: kubernetes.{key}: {why}")));

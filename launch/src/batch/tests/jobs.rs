@@ -64,10 +64,12 @@ async fn a_second_client_registers_nothing_and_submits_nothing() {
     assert_eq!(second.find(&order).await.unwrap()[0], None);
     assert_ne!(second.submit(&order, 0, &[]).await.unwrap(), jobs[0]);
     assert_eq!(fake.calls("registerjobdefinition").len(), 2);
-    // Other pipelines and stages with the same artifact are the same job.
+    // Other pipelines and stages with the same artifact are the same job, those of other stores not.
     let mut other = Order { pipeline: "other".into(), ..order };
     other.tasks[2].stage = "other".into();
     assert_eq!(second.find(&other).await.unwrap()[2], Some(jobs[2].clone()));
+    other.store = "s3://bucket/elsewhere".into();
+    assert_eq!(second.find(&other).await.unwrap()[2], None);
 }
 
 #[tokio::test]

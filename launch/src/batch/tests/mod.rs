@@ -113,6 +113,7 @@ fn a_site_that_no_job_can_be_made_with_is_refused() {
         ("aws_batch.images.torch is missing", |site| site.images.torch = None),
         ("aws_batch.attempts is 11; Batch starts a job 1 to 10 times", |site| site.attempts = 11),
         ("aws_batch.attempts is 0", |site| site.attempts = 0),
+        ("aws_batch.cpus, memory_mib must be at least 1 and 4", |site| site.cpus = 0),
         ("aws_batch.execution_role is missing", |site| site.execution_role = None),
         ("aws_batch.tags.aws:x begins with `aws:`", |site| {
             site.tags.insert("aws:x".into(), String::new());
@@ -141,8 +142,11 @@ fn secrets_go_by_reference_and_stand_in_no_message() {
             let other = "arn:aws:s3:::hunter2";
             site.secrets.insert("TRIAD_SERVER_KEY".into(), other.into());
         }),
-        ("environment.AWS_SECRET_ACCESS_KEY is a secret", |site| {
+        ("environment.AWS_SECRET_ACCESS_KEY looks like a secret", |site| {
             site.environment.insert("AWS_SECRET_ACCESS_KEY".into(), "hunter2".into());
+        }),
+        ("environment.HF_TOKEN looks like a secret", |site| {
+            site.environment.insert("HF_TOKEN".into(), "hunter2".into());
         }),
     ] {
         let error = refused(change);
