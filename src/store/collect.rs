@@ -217,7 +217,8 @@ impl Survey {
     fn needs(&self, garbage: &Garbage) -> bool {
         if garbage.reason == Reason::OldPipeline {
             // A run that began meanwhile wrote one again.
-            let old = |path| self.old_pipelines.iter().any(|pipeline| pipeline.path == *path);
+            let old =
+                |path: &String| self.old_pipelines.iter().any(|pipeline| pipeline.path == *path);
             return !garbage.paths.iter().all(old);
         }
         garbage.artifact.as_ref().is_some_and(|id| match garbage.reason {
