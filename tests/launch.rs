@@ -148,7 +148,12 @@ fn manifests_and_submissions_are_written_for_what_is_missing() {
     let (code, _, said) = render(&["kubernetes", "small.yaml"]);
     let said = String::from_utf8_lossy(&said);
     assert_eq!((code, said.contains("all of `small` is committed")), (Some(64), true), "{said}");
-    let changed = &["kubernetes", "small.yaml", "--set", "few.sql=SELECT * FROM tasks LIMIT 4"];
+    let changed = &[
+        "kubernetes",
+        "small.yaml",
+        "--set",
+        "few.sql=SELECT * FROM tasks ORDER BY task_id LIMIT 4",
+    ];
     let (_, text, _) = render(changed);
     assert_eq!(jobs(&text).len(), 1, "{text}");
     let (_, text, said) = render(&[changed, &["--workflow", "argo"][..]].concat());

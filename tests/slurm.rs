@@ -229,8 +229,10 @@ fn slurm_takes_a_killed_task_and_a_gone_client() {
 #[test]
 fn slurm_shows_why_a_stage_failed() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let wrong = PIPELINE
-        .replace("sql: !file few.sql", "sql: \"SELECT arrow_cast(family, 'Int64') FROM tasks\"");
+    let wrong = PIPELINE.replace(
+        "sql: !file few.sql",
+        "sql: \"SELECT * FROM tasks WHERE arrow_cast(family, 'Int64') > 0 ORDER BY task_id\"",
+    );
     let wrong = wrong.replace("count: 70000", "count: 70");
     let place = Place::new(&wrong);
     let local = program::run(place.path(), &["run", "small.yaml", "--store", "local"]);
