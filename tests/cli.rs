@@ -511,7 +511,8 @@ stages:
     }
     // A SIGTERM while the other program is loaded ends it once it is there, and not before.
     let torch = Path::new(program).with_file_name("triad-torch");
-    let script = format!("#!/bin/sh\nkill -TERM $$\ntouch loaded\nexec {torch:?} \"$@\"\n");
+    // Not by `sh`: dash lets all signals in again.
+    let script = format!("#!/bin/bash\nkill -TERM $$\ntouch loaded\nexec {torch:?} \"$@\"\n");
     std::fs::write(dir.path().join("triad-torch"), script).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir.path().join("triad-torch"), mode).unwrap();
