@@ -52,9 +52,19 @@ END
 export SLURM_CONF=$dir/slurm.conf
 
 pids=()
+# Jobs first: a step that ends without a controller to tell keeps slurmd, which waits for it.
 stop() {
     scancel --user="$user" 2>/dev/null || :
+    for _ in $(seq 100); do
+        [ -n "$(squeue --noheader 2>/dev/null)" ] || break
+        sleep 0.2
+    done
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || :; done
+    for _ in $(seq 50); do
+        kill -0 "${pids[@]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || :; done
     wait
 }
 trap stop EXIT
