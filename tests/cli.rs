@@ -495,7 +495,12 @@ stages:
 "
     ));
     let alone = dir.path().join("triad");
-    std::fs::copy(program, &alone).unwrap();
+    // Copied by a child: what this process has open for writing, another test's child may still hold
+    // when it is to run.
+    let copy = |from: &Path, to: &Path| {
+        assert!(Command::new("cp").args([from, to]).status().unwrap().success());
+    };
+    copy(Path::new(program), &alone);
     let run = |args: &[&str]| {
         let mut command = Command::new(&alone);
         let output = command.args(args).current_dir(dir.path()).env_clear().output().unwrap();
@@ -513,9 +518,11 @@ stages:
     let torch = Path::new(program).with_file_name("triad-torch");
     // Not by `sh`: dash lets all signals in again.
     let script = format!("#!/bin/bash\nkill -TERM $$\ntouch loaded\nexec {torch:?} \"$@\"\n");
-    std::fs::write(dir.path().join("triad-torch"), script).unwrap();
+    let written = dir.path().join("script");
+    std::fs::write(&written, script).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(dir.path().join("triad-torch"), mode).unwrap();
+    std::fs::set_permissions(&written, mode).unwrap();
+    copy(&written, &dir.path().join("triad-torch"));
     let mut command = Command::new(&alone);
     let status = command.args(["run", "small.yaml"]).current_dir(dir.path()).status().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGTERM));
