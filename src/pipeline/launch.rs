@@ -179,6 +179,29 @@ impl Commits for Records<'_> {
     }
 }
 
+impl From<triad_launch::Error> for Error {
+    fn from(error: triad_launch::Error) -> Self {
+        use triad_launch::Error as Other;
+        match error {
+            Other::Usage(message) => Self::Usage(message),
+            Other::Data(message) => Self::Data(message),
+            Other::TryAgain(message) => Self::TryAgain(message),
+            Other::Defect(message) => Self::Defect(message),
+        }
+    }
+}
+
+impl From<Error> for triad_launch::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Usage(message) => Self::Usage(message),
+            Error::Data(message) => Self::Data(message),
+            Error::TryAgain(message) => Self::TryAgain(message),
+            Error::Defect(message) => Self::Defect(message),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
