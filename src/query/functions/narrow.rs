@@ -11,8 +11,8 @@ use datafusion::logical_expr::{
 };
 
 /// Lengths of lists and texts.
-pub(super) const LENGTHS: [&str; 4] =
-    ["array_length", "cardinality", "character_length", "octet_length"];
+pub(super) const LENGTHS: [&str; 5] =
+    ["array_length", "cardinality", "character_length", "octet_length", "token_count"];
 
 /// A function that is computed as near to the scan as its arguments allow. Joins and sorts then copy
 /// its number, where they would copy the list of tokens that nothing else asks for.
@@ -117,7 +117,7 @@ mod tests {
         ] {
             context.sql(table).await.unwrap().collect().await.unwrap();
         }
-        for length in ["array_length(r.tokens)", "character_length(r.response)"] {
+        for length in ["array_length(r.tokens)", "token_count(r.tokens)", "length(r.response)"] {
             let sql = format!(
                 "SELECT v.verdict, sum({length}) AS n FROM rollouts r \
                  JOIN verdicts v ON r.task = v.task GROUP BY v.verdict"
