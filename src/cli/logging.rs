@@ -24,8 +24,8 @@ pub(super) type Terminal = Option<MultiProgress>;
 /// Starts logging.
 pub(super) fn start(globals: &Globals) -> Result<Terminal> {
     let default = match globals.verbose {
-        // What the credentials' chain warns of is said by the error that follows.
-        0 => "warn,aws_config=error,ballista_core=off,triad=info",
+        // What these warn of is said by the error that follows.
+        0 => "warn,aws_config=error,ballista_core=off,kube_client=off,triad=info",
         1 => "info,triad=debug",
         _ => "debug,triad=trace",
     };
