@@ -45,7 +45,7 @@ stages:
 CODE = """\
 pipeline: code
 stages:
-  tasks: {job: import-tasks, params: {paths: [/work/own/problems.jsonl], layout: humaneval}}
+  tasks: {job: import-tasks, params: {paths: [/jobs/own/problems.jsonl], layout: humaneval}}
   texts: {job: generate, params: {family: arithmetic, split: train, levels: [{level: 1, count: 40}]}}
   shown: {job: demonstrate, inputs: {tasks: [texts]}}
   init: {job: init, params: {vocab_size: 263, hidden_size: 16, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32, context: 512}, inputs: {texts: shown}}
@@ -161,7 +161,7 @@ class Place:
         """Starts triad in a container, and gives the container's id."""
         return self.docker(
             "run", "--detach", *HARDENED, "--network", "host", "--env-file", self.secrets,
-            "--volume", f"{TINY}:/work/tiny.yaml:ro", "--volume", f"{self.folder}/work:/work/own:ro",
+            "--volume", f"{TINY}:/jobs/tiny.yaml:ro", "--volume", f"{self.folder}/work:/jobs/own:ro",
             *options, image, *words, "--store", store,
         ).stdout.strip()
 
@@ -254,7 +254,7 @@ def generation_is_terminated(place):
     (place.folder / "work/many.yaml").write_text(GENERATE)
     store, local = place.store("many"), place.folder / "many"
     place.triad(local, "run", place.folder / "work/many.yaml")
-    words = ["job", "/work/own/many.yaml", "tasks"]
+    words = ["job", "/jobs/own/many.yaml", "tasks"]
     container = place.container("triad:cpu", store, *words)
     until("its start", lambda: "started" in place.docker("logs", container).stderr)
     place.docker("stop", "--time", 60, container)
@@ -267,8 +267,8 @@ def generation_is_terminated(place):
 def base(place, name):
     """A store with what `base` is made from, `base`'s id, and what runs it."""
     store = place.store(name)
-    place.finished("triad:torch", store, "run", "/work/tiny.yaml", "--until", "init")
-    return store, place.base, ["job", "/work/tiny.yaml", "base", *STEPS]
+    place.finished("triad:torch", store, "run", "/jobs/tiny.yaml", "--until", "init")
+    return store, place.base, ["job", "/jobs/tiny.yaml", "base", *STEPS]
 
 
 def same_base(place, store, logs):
@@ -287,7 +287,7 @@ def training_is_terminated(place):
         code, logs = place.ended(container)
         assert code == 75, f"{code}\n{logs}"
     same_base(place, store, place.finished("triad:torch", store, *words))
-    place.finished("triad:torch", store, "run", "/work/tiny.yaml", *STEPS)
+    place.finished("triad:torch", store, "run", "/jobs/tiny.yaml", *STEPS)
     assert place.manifests(store) == place.whole
 
 
@@ -335,7 +335,7 @@ def programs_are_graded(place):
     (place.folder / "work/code.yaml").write_text(CODE)
     (place.folder / "work/problems.jsonl").write_text(json.dumps(PROBLEM) + "\n")
     store = place.store("code")
-    words = ["run", "/work/own/code.yaml"]
+    words = ["run", "/jobs/own/code.yaml"]
     code, logs = place.ended(place.container("triad:torch", store, *words))
     assert code == 64 and "user namespaces" in logs, f"{code}\n{logs}"
     place.finished("triad:torch", store, *words, options=["--security-opt", "seccomp=unconfined"])
