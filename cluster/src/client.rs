@@ -47,12 +47,14 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// `state` with plans that run on the cluster.
 pub fn attach(state: SessionState, on: &Scheduler, store: &Store) -> SessionState {
-    let config = state
+    let mut config = state
         .config()
         .clone()
         .upgrade_for_ballista()
         .with_target_partitions(PARTITIONS)
         .with_ballista_grpc_client_max_message_size(MESSAGE);
+    // The names that this rule gives do not survive a plan's way over the wire.
+    config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
     let planner = Planner {
         on: on.clone(),
         codec: Arc::new(Logical::new(store)),
