@@ -122,11 +122,11 @@ impl Batch {
         asked.map(|_| ()).map_err(|e| failure("TerminateJob", &e))
     }
 
-    /// Of an array the first shard that failed speaks.
+    /// Of an array the first shard that failed speaks, unless all of it was cancelled.
     async fn failed(&self, job: &JobDetail) -> Result<Failure> {
         let shards = job.array_properties().and_then(|array| array.size());
         let child = match (shards, job.job_id()) {
-            (Some(_), Some(id)) => self.first_failed(id).await?,
+            (Some(_), Some(id)) if !state::cancelled(job) => self.first_failed(id).await?,
             _ => None,
         };
         let (code, mut reason) = state::reason(child.as_ref().unwrap_or(job));

@@ -69,7 +69,7 @@ pub(super) fn reason(job: &JobDetail) -> (Option<i32>, String) {
         (None, format!("its machine was lost in the last of {attempts} attempts"))
     } else if told_of("Dependent") {
         (None, "a job that it waits for failed".to_owned())
-    } else if job.is_terminated() == Some(true) || job.is_cancelled() == Some(true) {
+    } else if cancelled(job) {
         (None, "cancelled".to_owned())
     } else {
         let again =
@@ -80,6 +80,11 @@ pub(super) fn reason(job: &JobDetail) -> (Option<i32>, String) {
         }
     };
     (code, if said.is_empty() { what } else { format!("{what} ({said})") })
+}
+
+/// Whether somebody ended it, or took it back before it began.
+pub(super) fn cancelled(job: &JobDetail) -> bool {
+    job.is_terminated() == Some(true) || job.is_cancelled() == Some(true)
 }
 
 /// Where the last attempt wrote what it had to say.

@@ -17,7 +17,7 @@ use super::refusal::{self, error};
 use super::watch::{self, Watch};
 use super::{Site, manifest, names};
 use crate::order::Order;
-use crate::scheduler::{Job, Scheduler, State};
+use crate::scheduler::{Failure, Job, Scheduler, State};
 use crate::{Error, Result};
 
 /// The longest that [`Scheduler::changed`] waits: why a job waits is not watched.
@@ -120,10 +120,11 @@ impl Kubernetes {
     }
 
     async fn state(&self, job: &batch::Job) -> State {
+        let end = ended(job);
         if job.metadata.deletion_timestamp.is_some() {
-            return State::Gone;
+            return gone(&job.name_any(), end.is_none());
         }
-        match ended(job) {
+        match end {
             Some(Ended::Well) => return State::Succeeded,
             Some(Ended::Badly(condition)) => {
                 return State::Failed(self.around.failure(job, condition).await);
@@ -228,13 +229,14 @@ impl Scheduler for Kubernetes {
     async fn states(&self, jobs: &[Job]) -> Result<Vec<State>> {
         let mut states = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let known = match self.watch.get(&job.name)? {
-                Some(known) => Some(known),
-                None => self.read(&job.name).await?,
-            };
+            let mut known = self.watch.get(&job.name)?;
+            if known.is_none() {
+                known = self.read(&job.name).await?;
+                known.iter().for_each(|job| self.watch.learn(job));
+            }
             states.push(match known {
                 Some(known) => self.state(&known).await,
-                None => State::Gone,
+                None => gone(&job.name, self.watch.is_deleted(&job.name)),
             });
         }
         Ok(states)
@@ -256,14 +258,24 @@ impl Scheduler for Kubernetes {
     }
 }
 
-enum Ended<'a> {
+/// Of a job that is not there any more. One that was deleted before it ended is not wanted: it does
+/// not come back until it is asked for again.
+fn gone(name: &str, deleted: bool) -> State {
+    if !deleted {
+        return State::Gone;
+    }
+    let reason = format!("job {name} was cancelled: it was deleted before it ended");
+    State::Failed(Failure { code: None, reason, log: String::new() })
+}
+
+pub(super) enum Ended<'a> {
     Well,
     Badly(&'a batch::JobCondition),
 }
 
 /// A job counts as failed from when that is decided: its other pods may take the grace period to
 /// end.
-fn ended(job: &batch::Job) -> Option<Ended<'_>> {
+pub(super) fn ended(job: &batch::Job) -> Option<Ended<'_>> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let has = |kind: &str| {
         conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")

@@ -4,7 +4,7 @@
 //! expired; while it cannot, the last state stands. What it gives may be older than what a request
 //! of ours has answered meanwhile, so of two states of a job the newer resource version stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::client::ended;
 use super::{names, refusal};
 use crate::{Error, Result};
 
@@ -36,6 +37,8 @@ pub struct Watch {
 #[derive(Default)]
 struct Jobs {
     known: BTreeMap<String, Job>,
+    /// Names of those that were seen to go before they had ended.
+    deleted: BTreeSet<String>,
     /// Why nothing new will come.
     refused: Option<Error>,
 }
@@ -56,6 +59,11 @@ impl Watch {
             Some(refused) => Err(refused.clone()),
             None => Ok(jobs.known.get(name).cloned()),
         }
+    }
+
+    /// Whether the job was seen to be deleted before it had ended.
+    pub fn is_deleted(&self, name: &str) -> bool {
+        lock(&self.jobs).deleted.contains(name)
     }
 
     /// What a request has answered.
@@ -80,6 +88,7 @@ impl Jobs {
         match self.known.get(&job.name_any()) {
             Some(known) if version(known) > version(&job) => {}
             _ => {
+                self.deleted.remove(&job.name_any());
                 self.known.insert(job.name_any(), job);
             }
         }
@@ -89,6 +98,7 @@ impl Jobs {
         let name = job.name_any();
         if self.known.get(&name).is_some_and(|known| known.uid() == job.uid()) {
             self.known.remove(&name);
+            self.deleted.extend(ended(job).is_none().then_some(name));
         }
     }
 
@@ -171,6 +181,8 @@ fn lock(jobs: &Mutex<Jobs>) -> MutexGuard<'_, Jobs> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
+
     use super::*;
 
     fn job(uid: &str, version: &str) -> Job {
@@ -195,5 +207,30 @@ mod tests {
         assert_eq!(uid(&jobs).as_deref(), Some("new"));
         jobs.replace(Vec::new());
         assert_eq!(uid(&jobs), None);
+    }
+
+    #[test]
+    fn a_job_that_went_before_it_had_ended_was_deleted() {
+        let mut jobs = Jobs::default();
+        let deleted = |jobs: &Jobs| jobs.deleted.contains("job");
+        jobs.apply(job("old", "9"));
+        jobs.delete(&job("old", "10"));
+        assert!(deleted(&jobs));
+        jobs.apply(job("new", "12"));
+        assert!(!deleted(&jobs));
+        // How it ended, nobody saw.
+        jobs.replace(Vec::new());
+        assert!(!deleted(&jobs));
+        // Its time to live is over.
+        let mut done = job("newer", "14");
+        let complete = JobCondition {
+            type_: "Complete".into(),
+            status: "True".into(),
+            ..JobCondition::default()
+        };
+        done.status = Some(JobStatus { conditions: Some(vec![complete]), ..JobStatus::default() });
+        jobs.apply(done.clone());
+        jobs.delete(&done);
+        assert!(!deleted(&jobs));
     }
 }

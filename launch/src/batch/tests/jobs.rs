@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::fake::{Fake, Fault};
+use super::amazon::Fault;
+use super::fake::Fake;
 use super::{order, rendered, site, task};
 use crate::Error;
 use crate::order::Order;

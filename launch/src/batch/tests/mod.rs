@@ -1,5 +1,6 @@
 //! AWS Batch: what is asked of it, and how its answers are read.
 
+mod amazon;
 mod fake;
 mod jobs;
 mod moto;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::fake::{Fake, Fault};
+use super::amazon::Fault;
+use super::fake::Fake;
 use super::site;
 use crate::scheduler::{Failure, Job, Scheduler, State};
 
@@ -130,7 +131,8 @@ async fn a_failure_says_the_exit_code_or_what_kept_the_process_from_one() {
 #[tokio::test]
 async fn a_failure_shows_the_end_of_its_last_attempts_log() {
     let fake = Fake::default();
-    fake.amazon().log = vec!["stage `b`\n", "65: bad data"];
+    let lines = ["stage `b`\n", "65: bad data"].map(String::from);
+    fake.amazon().logs.insert("second".into(), lines.into());
     let container = |stream| json!({"container": {"exitCode": 65, "logStreamName": stream}});
     let job = json!({"status": "FAILED", "container": {"exitCode": 65},
         "attempts": [container("first"), container("second")]});

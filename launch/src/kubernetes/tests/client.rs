@@ -7,14 +7,20 @@ use serde_json::json;
 
 use super::failures::{condition, fail, pod};
 use super::orders::{order, site, task};
-use super::server::{Fault, Server};
+use super::server::{Fault, NAMESPACE, Server};
 use crate::kubernetes::{Kubernetes, Site, names};
 use crate::order::Order;
-use crate::scheduler::{Job, Scheduler, State};
+use crate::scheduler::{Failure, Job, Scheduler, State};
 use crate::{Error, Result};
 
+fn config(server: &Server) -> kube::Config {
+    let mut config = kube::Config::new(server.url().parse().unwrap());
+    config.default_namespace = NAMESPACE.into();
+    config
+}
+
 pub async fn connected(server: &Server) -> Kubernetes {
-    Kubernetes::with(server.config(), site()).await.unwrap()
+    Kubernetes::with(config(server), site()).await.unwrap()
 }
 
 /// Waits as a driver does.
@@ -60,7 +66,9 @@ async fn behaves(config: kube::Config, site: Site, server: Option<&Server>) {
     let waiting = until(&second, &job, |state| matches!(state, State::Waiting(_))).await;
     assert_eq!(waiting, State::Waiting("suspended, until its queue admits it".into()));
     second.cancel(std::slice::from_ref(&job)).await.unwrap();
-    until(&first, &job, |state| *state == State::Gone).await;
+    let cancelled = until(&first, &job, |state| matches!(state, State::Failed(_))).await;
+    let State::Failed(Failure { code: None, reason, .. }) = cancelled else { panic!() };
+    assert!(reason.contains("cancelled: it was deleted before it ended"), "{reason}");
     first.cancel(std::slice::from_ref(&job)).await.unwrap();
     assert_eq!(first.find(&order).await.unwrap(), [None, None]);
 
@@ -90,7 +98,7 @@ async fn behaves(config: kube::Config, site: Site, server: Option<&Server>) {
 #[tokio::test]
 async fn jobs_are_found_run_replaced_and_cancelled() {
     let server = Server::start().await;
-    behaves(server.config(), site(), Some(&server)).await;
+    behaves(config(&server), site(), Some(&server)).await;
     // A cluster to try the same on, with an image whose entrypoint is triad.
     if let Ok(path) = std::env::var("TRIAD_TEST_KUBECONFIG") {
         let file = Kubeconfig::read_from(path).unwrap();
@@ -222,7 +230,7 @@ async fn missing_rights_are_named() {
     };
     let server = Server::start().await;
     server.fault("GET", "/jobs", Fault::Status(403, "Forbidden", said));
-    let refused = line(Kubernetes::with(server.config(), site()).await.map(drop));
+    let refused = line(Kubernetes::with(config(&server), site()).await.map(drop));
     assert!(refused.contains(said) && refused.contains("infra/kubernetes"), "{refused}");
     assert!(refused.contains("listing jobs in namespace team"), "{refused}");
 

@@ -12,6 +12,8 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub query: BTreeMap<String, String>,
+    /// By names in lower case.
+    pub headers: BTreeMap<String, String>,
     pub body: Value,
 }
 
@@ -53,18 +55,14 @@ pub async fn read<R: AsyncBufReadExt + Unpin>(reader: &mut R) -> std::io::Result
     }
     let mut words = line.split(' ');
     let (method, target) = (words.next().unwrap().to_string(), words.next().unwrap().to_string());
-    let mut length = 0;
+    let mut headers = BTreeMap::new();
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).await?;
-        match header.trim_end().split_once(':') {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                length = value.trim().parse().unwrap();
-            }
-            Some(_) => {}
-            None => break,
-        }
+        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_string());
     }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).await?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -74,6 +72,7 @@ pub async fn read<R: AsyncBufReadExt + Unpin>(reader: &mut R) -> std::io::Result
         method,
         path: path.into(),
         query: pairs.map(|(key, value)| (decoded(key), decoded(value))).collect(),
+        headers,
         body: serde_json::from_slice(&body).unwrap_or_default(),
     }))
 }

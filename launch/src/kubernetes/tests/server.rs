@@ -107,16 +107,14 @@ impl Server {
         self.serve(listener);
     }
 
-    pub fn config(&self) -> kube::Config {
-        let mut config = kube::Config::new(format!("http://{}", self.address).parse().unwrap());
-        config.default_namespace = NAMESPACE.into();
-        config
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
-    /// As a controller does: changes a job, and tells those who watch.
+    /// As a controller does: changes a job, if it is still there, and tells those who watch.
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let mut cluster = self.cluster.lock().unwrap();
-        let mut job = cluster.jobs[name].clone();
+        let Some(mut job) = cluster.jobs.get(name).cloned() else { return };
         change(&mut job);
         cluster.put("MODIFIED", job);
         self.tell(&cluster);
@@ -157,6 +155,7 @@ impl Server {
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
         let Some(request) = read(&mut reader).await? else { return Ok(()) };
+        assert!(request.body.is_null() || request.headers["content-type"] == "application/json");
         let fault = {
             let mut cluster = self.cluster.lock().unwrap();
             cluster.requests.push(request.clone());
