@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::logging::Terminal;
 use super::output::{self, Table};
-use super::{Globals, run};
+use super::{Globals, run, signals};
 use crate::id::ArtifactId;
 use crate::job::{self, Input, Inputs, Progress, ProgressSink, Run, Shard};
 use crate::pipeline::RunOptions;
@@ -40,7 +40,7 @@ impl Fsck {
         let store = globals.open_store()?;
         let mut found = check(&store, !self.quick, &known).await?;
         if self.repair && found.findings.iter().any(|finding| finding.problem.is_damage()) {
-            let options = run::options(globals, terminal)?;
+            let options = run::options(globals, terminal, signals::stop_flag()?)?;
             run::set_threads(globals);
             let repairs = repair(&store, &found.findings, &options).await?;
             if !self.json {

@@ -9,7 +9,7 @@ use triad_launch::duration;
 
 use super::logging::Terminal;
 use super::run::{self, Source};
-use super::{Globals, environment, output};
+use super::{Globals, environment, output, signals};
 use crate::dataset::{Rejected, Row};
 use crate::job::engine::ENGINE;
 use crate::job::{self, Shard};
@@ -84,7 +84,7 @@ impl Job {
             None => source.load()?,
         };
         let position = pipeline.position(&stage)?;
-        let options = run::options(globals, terminal)?;
+        let options = run::options(globals, terminal, signals::stop_flag()?)?;
         run::set_threads(globals);
         let shard = match self.shards {
             Some(of) => Shard { index: array_index(of.get())?, of: of.get() },

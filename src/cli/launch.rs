@@ -4,24 +4,58 @@ use triad_launch::drive::{self, End};
 use triad_launch::order::Task;
 use triad_launch::scheduler::{Job, State};
 
+use super::logging::Terminal;
 use super::place::Place;
-use super::run::Source;
-use super::signals;
-use crate::pipeline::{self, Ending, Pipeline, StageEnd};
+use super::run::{Source, options};
+use super::{Globals, signals};
+use crate::job::StopFlag;
+use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
 use crate::store::Store;
 use crate::{Error, Result};
 
-/// Runs a pipeline's stages on `place`.
+/// Runs a pipeline's stages on `place`; here those that read files which jobs there do not see.
 pub(super) async fn run(
     store: &Store,
     pipeline: &Pipeline,
     until: Option<&str>,
     place: &Place,
+    (globals, terminal): (&Globals, Terminal),
 ) -> Result<Vec<StageEnd>> {
     place.on.check(store)?;
+    let wanted = pipeline.select(until)?;
     let scheduler = place.connect().await?;
+    let stop = signals::first()?;
+    tokio::pin!(stop);
+    let reads = pipeline.stages.iter().zip(wanted);
+    let reads =
+        reads.filter(|(stage, wanted)| *wanted && !stage.job.files(&stage.params).is_empty());
+    for (stage, _) in reads.filter(|_| !place.on.sees_files()) {
+        let mut options = options(globals, terminal.clone(), StopFlag::default())?;
+        options.until = Some(stage.name.clone());
+        here(store, pipeline, &options, &mut stop).await?;
+    }
     let how = (scheduler.as_ref(), place.on.sees_files());
-    pipeline::launch(store, pipeline, until, how, &Lines(place.on.name()), signals::first()?).await
+    pipeline::launch(store, pipeline, until, how, &Lines(place.on.name()), stop).await
+}
+
+/// Runs a stage in this process.
+async fn here(
+    store: &Store,
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let run = pipeline::run(store, pipeline, options);
+    tokio::pin!(run);
+    let ends = tokio::select! {
+        ends = &mut run => ends,
+        () = stop => {
+            options.stop.request();
+            run.await
+        }
+    };
+    pipeline::worst(&ends?).map_or(Ok(()), Err)?;
+    options.stop.check()
 }
 
 /// What is said when a scheduler goes on alone.

@@ -8,6 +8,7 @@ use super::logging::Terminal;
 use super::output::{self, Table};
 use super::place::{On, Place};
 use super::{Globals, launch, progress, report, server, signals};
+use crate::job::StopFlag;
 use crate::job::engine::ENGINE;
 use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
 use crate::report::Request;
@@ -46,14 +47,14 @@ impl Source {
 }
 
 /// What `run` and `job` hand to the stages they start.
-pub(super) fn options(globals: &Globals, terminal: Terminal) -> Result<RunOptions> {
+pub(super) fn options(globals: &Globals, terminal: Terminal, stop: StopFlag) -> Result<RunOptions> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(RunOptions {
         workers: cores.min(2),
         device: globals.device(),
         server: server::endpoint(globals)?,
         until: None,
-        stop: signals::stop_flag()?,
+        stop,
         observer: progress::observer(terminal),
     })
 }
@@ -71,7 +72,7 @@ impl Run {
         let store = globals.open_store()?;
         let until = self.until;
         let ends = if self.place.on == On::Local {
-            let mut options = options(globals, terminal)?;
+            let mut options = options(globals, terminal, signals::stop_flag()?)?;
             options.workers = self.workers.map_or(options.workers, usize::from);
             options.until = until.clone();
             set_threads(globals);
@@ -81,7 +82,8 @@ impl Run {
                 "--workers counts those of this machine; leave it out with --on",
             ));
         } else {
-            launch::run(&store, &pipeline, until.as_deref(), &self.place).await?
+            launch::run(&store, &pipeline, until.as_deref(), &self.place, (globals, terminal))
+                .await?
         };
         if ends.iter().all(|end| matches!(end.ending, Ending::Found(_))) {
             let upto = until.map(|stage| format!(" up to `{stage}`")).unwrap_or_default();
