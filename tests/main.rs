@@ -12,6 +12,7 @@ mod credentials;
 mod hooked;
 mod hostile;
 mod launch;
+mod launched;
 mod layers;
 mod merge;
 mod program;

@@ -7,31 +7,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use triad::store::Store;
 
+use crate::launched::{PIPELINE, digests, stderr};
 use crate::program;
 use crate::slurm_cluster::Cluster;
-
-/// Two shards where they can be had, a stage that needs all of them, and one beside.
-const PIPELINE: &str = "\
-pipeline: small
-stages:
-  tasks:
-    job: generate
-    params: {family: arithmetic, split: train, levels: [{level: 1, count: 400}, {level: 2, count: 70000}]}
-    placement: {shards: 2}
-    resources: {cpus: 1, memory: 300M, time: 20m}
-  few:
-    job: filter
-    params: {output: tasks, sql: !file few.sql}
-    inputs: {tables: [tasks]}
-  other:
-    job: generate
-    params: {family: deduction, split: train, levels: [{level: 1, count: 20, variables: 2, formulas: [2, 3], depth: 1}]}
-  demonstrations:
-    job: demonstrate
-    inputs: {tasks: [few, other]}
-";
 
 /// One Slurm at a time: two would count the same cores.
 static TURN: Mutex<()> = Mutex::new(());
@@ -57,6 +37,10 @@ impl Place {
 
     fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    fn digests(&self, store: &str) -> BTreeMap<String, Vec<(String, String)>> {
+        digests(&Store::open(self.path().join(store).to_str().unwrap()).unwrap())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -119,29 +103,6 @@ impl Place {
     }
 }
 
-/// By id: the digests of what it holds.
-fn digests(store: &Path) -> BTreeMap<String, Vec<(String, String)>> {
-    let mut found = BTreeMap::new();
-    for artifact in std::fs::read_dir(store.join("artifacts")).unwrap() {
-        let text = std::fs::read(artifact.unwrap().path().join("manifest.json")).unwrap();
-        let manifest: Value = serde_json::from_slice(&text).unwrap();
-        let text = |value: &Value| value.as_str().unwrap().to_string();
-        let mut objects: Vec<_> = manifest["objects"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|object| (text(&object["path"]), text(&object["digest"])))
-            .collect();
-        objects.sort();
-        found.insert(text(&manifest["id"]), objects);
-    }
-    found
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 const RUN: &[&str] = &["run", "small.yaml", "--on", "slurm"];
 
 #[test]
@@ -154,12 +115,12 @@ fn slurm_makes_what_a_local_run_makes() {
     let table = String::from_utf8_lossy(&output.stdout);
     assert_eq!(table.matches(" committed ").count(), 4, "{table}");
     let store = place.path().join("triad-store");
-    assert_eq!(digests(&store), digests(&place.path().join("local")));
+    assert_eq!(place.digests("triad-store"), place.digests("local"));
     let queue = place.queue();
     let shards: Vec<_> = queue.lines().filter(|line| line.contains("triad:small:tasks:")).collect();
     assert_eq!(shards.len(), 2, "{queue}");
     assert!(shards.iter().any(|line| line.split('|').next().unwrap().ends_with("_1")), "{queue}");
-    for id in digests(&store).keys() {
+    for id in place.digests("triad-store").keys() {
         assert!(queue.contains(&format!("|{id}|")), "{id}: {queue}");
     }
     // Nothing outside the store was read: the SQL stands in the pipeline that jobs were given.
@@ -209,8 +170,7 @@ fn slurm_takes_a_killed_task_and_a_gone_client() {
     assert_eq!(begun, [3, 1, 1, 1], "{}", place.queue());
     let local = &["run", "small.yaml", "--store", "local"];
     program::stdout(place.path(), local);
-    let store = place.path().join("triad-store");
-    assert_eq!(digests(&store), digests(&place.path().join("local")));
+    assert_eq!(place.digests("triad-store"), place.digests("local"));
 
     // Cancelled, it does not come back, and the next run goes on.
     let other = &[RUN, &["--set", "tasks.seed=5"]].concat();
