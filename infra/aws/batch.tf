@@ -57,97 +57,64 @@ resource "aws_launch_template" "machines" {
   )
 }
 
-resource "aws_batch_compute_environment" "cpu" {
-  name_prefix  = "${var.name}-cpu-"
-  type         = "MANAGED"
-  service_role = aws_iam_role.service.arn
-  depends_on   = [aws_iam_role_policy_attachment.service]
-
-  compute_resources {
-    type                = var.cpu_spot ? "SPOT" : "EC2"
-    allocation_strategy = var.cpu_spot ? "SPOT_PRICE_CAPACITY_OPTIMIZED" : "BEST_FIT_PROGRESSIVE"
-    instance_type       = var.cpu_instance_types
-    instance_role       = aws_iam_instance_profile.instance.arn
-    min_vcpus           = 0
-    max_vcpus           = var.cpu_max_vcpus
-    subnets             = var.subnet_ids
-    security_group_ids  = [aws_security_group.machines.id]
-    ec2_configuration {
-      image_type = "ECS_AL2023"
-    }
-    launch_template {
-      launch_template_id = aws_launch_template.machines.id
-      version            = aws_launch_template.machines.latest_version
-    }
-  }
-
-  lifecycle {
-    create_before_destroy = true
-  }
-}
-
-resource "aws_batch_compute_environment" "gpu" {
-  count        = var.gpu_max_vcpus > 0 ? 1 : 0
-  name_prefix  = "${var.name}-gpu-"
-  type         = "MANAGED"
-  service_role = aws_iam_role.service.arn
-  depends_on   = [aws_iam_role_policy_attachment.service]
-
-  compute_resources {
-    type                = var.gpu_spot ? "SPOT" : "EC2"
-    allocation_strategy = var.gpu_spot ? "SPOT_PRICE_CAPACITY_OPTIMIZED" : "BEST_FIT_PROGRESSIVE"
-    instance_type       = var.gpu_instance_types
-    instance_role       = aws_iam_instance_profile.instance.arn
-    min_vcpus           = 0
-    max_vcpus           = var.gpu_max_vcpus
-    subnets             = var.subnet_ids
-    security_group_ids  = [aws_security_group.machines.id]
-    ec2_configuration {
-      image_type = "ECS_AL2023_NVIDIA"
-    }
-    launch_template {
-      launch_template_id = aws_launch_template.machines.id
-      version            = aws_launch_template.machines.latest_version
-    }
-  }
-
-  lifecycle {
-    create_before_destroy = true
-  }
-}
-
 locals {
+  pools = { for name, pool in {
+    cpu = {
+      spot           = var.cpu_spot
+      instance_types = var.cpu_instance_types
+      max_vcpus      = var.cpu_max_vcpus
+      image          = "ECS_AL2023"
+    }
+    gpu = {
+      spot           = var.gpu_spot
+      instance_types = var.gpu_instance_types
+      max_vcpus      = var.gpu_max_vcpus
+      image          = "ECS_AL2023_NVIDIA"
+    }
+  } : name => pool if name == "cpu" || pool.max_vcpus > 0 }
+
   # A job that no machine here can take would wait for ever.
   misfits = ["MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE", "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"]
 }
 
-resource "aws_batch_job_queue" "cpu" {
-  name     = "${var.name}-cpu"
-  state    = "ENABLED"
-  priority = 1
-  compute_environment_order {
-    order               = 1
-    compute_environment = aws_batch_compute_environment.cpu.arn
-  }
-  dynamic "job_state_time_limit_action" {
-    for_each = local.misfits
-    content {
-      action           = "CANCEL"
-      state            = "RUNNABLE"
-      reason           = job_state_time_limit_action.value
-      max_time_seconds = 600
+resource "aws_batch_compute_environment" "pool" {
+  for_each     = local.pools
+  name_prefix  = "${var.name}-${each.key}-"
+  type         = "MANAGED"
+  service_role = aws_iam_role.service.arn
+  depends_on   = [aws_iam_role_policy_attachment.service]
+
+  compute_resources {
+    type                = each.value.spot ? "SPOT" : "EC2"
+    allocation_strategy = each.value.spot ? "SPOT_PRICE_CAPACITY_OPTIMIZED" : "BEST_FIT_PROGRESSIVE"
+    instance_type       = each.value.instance_types
+    instance_role       = aws_iam_instance_profile.instance.arn
+    min_vcpus           = 0
+    max_vcpus           = each.value.max_vcpus
+    subnets             = var.subnet_ids
+    security_group_ids  = [aws_security_group.machines.id]
+    ec2_configuration {
+      image_type = each.value.image
     }
+    launch_template {
+      launch_template_id = aws_launch_template.machines.id
+      version            = aws_launch_template.machines.latest_version
+    }
+  }
+
+  lifecycle {
+    create_before_destroy = true
   }
 }
 
-resource "aws_batch_job_queue" "gpu" {
-  count    = var.gpu_max_vcpus > 0 ? 1 : 0
-  name     = "${var.name}-gpu"
+resource "aws_batch_job_queue" "pool" {
+  for_each = local.pools
+  name     = "${var.name}-${each.key}"
   state    = "ENABLED"
   priority = 1
   compute_environment_order {
     order               = 1
-    compute_environment = aws_batch_compute_environment.gpu[0].arn
+    compute_environment = aws_batch_compute_environment.pool[each.key].arn
   }
   dynamic "job_state_time_limit_action" {
     for_each = local.misfits

@@ -13,7 +13,7 @@ output "site" {
   value = yamlencode({
     aws_batch = merge(
       {
-        queue          = aws_batch_job_queue.cpu.name
+        queue          = aws_batch_job_queue.pool["cpu"].name
         images         = var.images
         job_role       = aws_iam_role.job.arn
         execution_role = aws_iam_role.execution.arn
@@ -21,7 +21,7 @@ output "site" {
         environment    = { AWS_REGION = var.region }
         secrets        = var.secrets
       },
-      var.gpu_max_vcpus > 0 ? { gpu_queue = aws_batch_job_queue.gpu[0].name } : {},
+      var.gpu_max_vcpus > 0 ? { gpu_queue = aws_batch_job_queue.pool["gpu"].name } : {},
     )
   })
 }

@@ -139,7 +139,7 @@ data "aws_iam_policy_document" "submitter" {
     sid     = "Submit"
     actions = ["batch:SubmitJob"]
     resources = concat(
-      [aws_batch_job_queue.cpu.arn], aws_batch_job_queue.gpu[*].arn,
+      [for queue in aws_batch_job_queue.pool : queue.arn],
       ["arn:${local.partition}:batch:${var.region}:${local.account}:job-definition/triad-*"],
     )
   }
