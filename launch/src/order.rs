@@ -59,13 +59,10 @@ impl Order {
     }
 
     /// What tells a task from all others of a scheduler: the beginning of its artifact's id, and a
-    /// hash of the store, since the same artifact may be on its way to two of them. 21 letters, digits
-    /// and one `-`.
+    /// digest of the store, since the same artifact may be on its way to two of them. 21 letters,
+    /// digits and one `-`.
     pub fn mark(&self, task: &Task) -> String {
-        // FNV-1a.
-        let hash = self.store.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
-        format!("{:.12}-{hash:08x}", task.artifact)
+        let store = blake3::hash(self.store.as_bytes()).to_hex();
+        format!("{:.12}-{store:.8}", task.artifact)
     }
 }

@@ -168,7 +168,7 @@ mod tests {
             plain,
             [
                 "--parsable",
-                "--job-name=triad:quick-start:deduction.1.draw:0123456789ab-c414e8c7",
+                "--job-name=triad:quick-start:deduction.1.draw:0123456789ab-a9256b9f",
                 "--comment=0123456789abcdef0123456789abcdef",
                 "--output=/shared/50%%/logs/%j.log",
                 "--open-mode=append",

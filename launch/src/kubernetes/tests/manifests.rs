@@ -96,7 +96,7 @@ fn a_job_says_what_it_is_and_asks_for_what_the_stage_does() {
     let jobs = render(&order(), &site).unwrap();
     assert_eq!(jobs.len(), 3);
     let job = &jobs[1];
-    assert_eq!(job["metadata"]["name"], "triad-rollout-000000020000-2b323cc0");
+    assert_eq!(job["metadata"]["name"], "triad-rollout-000000020000-982985db");
     assert_eq!(job["metadata"]["namespace"], "team");
     let labels = &job["metadata"]["labels"];
     assert_eq!(labels["triad.dev/pipeline"], "quickstart");
