@@ -8,8 +8,8 @@
 //! # Layout
 //! A module imports only from modules above its own line.
 //! ```text
-//! error  id  entropy  nearest  part  errors with their exit codes; typed ids; the one clock and the
-//!                       counter-based RNG; the name that was meant; what other crates bring
+//! id  entropy  nearest  part  typed ids; the one clock and the counter-based RNG; the name that was
+//!                       meant; what other crates bring
 //! store                 object storage: keys, manifests, commit, transfer, integrity, garbage, buckets
 //! server                OpenAI-compatible completion servers: requests, answers, retries
 //! dataset  checkpoint   Parquet row types with their schemas; safetensors folders
@@ -29,7 +29,6 @@ pub mod checkpoint;
 pub mod cli;
 pub mod dataset;
 pub mod entropy;
-pub mod error;
 pub mod id;
 pub mod job;
 pub mod merge;
@@ -46,4 +45,4 @@ pub mod statistics;
 pub mod store;
 pub mod task;
 
-pub use error::{Error, Result};
+pub use triad_launch::{Error, Result};

@@ -3,7 +3,7 @@
 
 #[path = "../../src/entropy.rs"]
 pub mod entropy;
-#[path = "../../src/error.rs"]
+#[path = "../../launch/src/error.rs"]
 pub mod error;
 #[path = "../../src/id.rs"]
 pub mod id;

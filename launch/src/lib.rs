@@ -3,7 +3,7 @@
 //! # Layout
 //! A module imports only from modules above its own line.
 //! ```text
-//! error  duration  order   what can go wrong, by exit code; stages as a scheduler gets them
+//! error  duration  order   all of triad's errors, by exit code; stages as a scheduler gets them
 //! scheduler  secret        what every scheduler does; variables that others must not read
 //! slurm  kubernetes  batch
 //! drive             submit what is missing, watch it, end as it ends

@@ -173,32 +173,9 @@ struct Records<'a>(&'a Store);
 
 #[async_trait]
 impl Commits for Records<'_> {
-    async fn committed(&self, artifact: &str) -> triad_launch::Result<bool> {
+    async fn committed(&self, artifact: &str) -> Result<bool> {
         let id = ArtifactId::try_from(artifact.to_string()).map_err(Error::defect)?;
         Ok(Artifact::open(self.0, &id).await?.is_some())
-    }
-}
-
-impl From<triad_launch::Error> for Error {
-    fn from(error: triad_launch::Error) -> Self {
-        use triad_launch::Error as Other;
-        match error {
-            Other::Usage(message) => Self::Usage(message),
-            Other::Data(message) => Self::Data(message),
-            Other::TryAgain(message) => Self::TryAgain(message),
-            Other::Defect(message) => Self::Defect(message),
-        }
-    }
-}
-
-impl From<Error> for triad_launch::Error {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Usage(message) => Self::Usage(message),
-            Error::Data(message) => Self::Data(message),
-            Error::TryAgain(message) => Self::TryAgain(message),
-            Error::Defect(message) => Self::Defect(message),
-        }
     }
 }
 
