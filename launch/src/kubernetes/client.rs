@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::pods::Around;
 use super::refusal::{self, error};
-use super::watch::{self, Watch};
+use super::watch::{self, Ended, Watch, ended};
 use super::{Site, manifest, names};
 use crate::order::Order;
-use crate::scheduler::{Job, Scheduler, State};
+use crate::scheduler::{Failure, Job, Scheduler, State};
 use crate::{Error, Result};
 
 /// The longest that [`Scheduler::changed`] waits: why a job waits is not watched.
@@ -120,10 +120,10 @@ impl Kubernetes {
     }
 
     async fn state(&self, job: &batch::Job) -> State {
-        if job.metadata.deletion_timestamp.is_some() {
-            return State::Gone;
-        }
+        let being_deleted = job.metadata.deletion_timestamp.is_some();
         match ended(job) {
+            None if being_deleted => return cancelled(&job.name_any()),
+            Some(_) if being_deleted => return State::Gone,
             Some(Ended::Well) => return State::Succeeded,
             Some(Ended::Badly(condition)) => {
                 return State::Failed(self.around.failure(job, condition).await);
@@ -234,6 +234,7 @@ impl Scheduler for Kubernetes {
             };
             states.push(match known {
                 Some(known) => self.state(&known).await,
+                None if self.watch.is_deleted(&job.name) => cancelled(&job.name),
                 None => State::Gone,
             });
         }
@@ -256,22 +257,10 @@ impl Scheduler for Kubernetes {
     }
 }
 
-enum Ended<'a> {
-    Well,
-    Badly(&'a batch::JobCondition),
-}
-
-/// A job counts as failed from when that is decided: its other pods may take the grace period to
-/// end.
-fn ended(job: &batch::Job) -> Option<Ended<'_>> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let has = |kind: &str| {
-        conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")
-    };
-    if let Some(condition) = has("Failed").or_else(|| has("FailureTarget")) {
-        return Some(Ended::Badly(condition));
-    }
-    has("Complete").map(|_| Ended::Well)
+/// Whoever deleted it does not want it back: it is not submitted again as one that got lost is.
+fn cancelled(name: &str) -> State {
+    let reason = format!("job {name} was deleted before it ended: cancelled");
+    State::Failed(Failure { code: None, reason, log: String::new() })
 }
 
 /// A request, again while its connection fails.

@@ -4,13 +4,13 @@
 //! expired; while it cannot, the last state stands. What it gives may be older than what a request
 //! of ours has answered meanwhile, so of two states of a job the newer resource version stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
@@ -36,6 +36,9 @@ pub struct Watch {
 #[derive(Default)]
 struct Jobs {
     known: BTreeMap<String, Job>,
+    /// Those that went before they had ended. Only what has ended is removed by itself, with its time
+    /// to live, so these were deleted by somebody.
+    deleted: BTreeSet<String>,
     /// Why nothing new will come.
     refused: Option<Error>,
 }
@@ -56,6 +59,11 @@ impl Watch {
             Some(refused) => Err(refused.clone()),
             None => Ok(jobs.known.get(name).cloned()),
         }
+    }
+
+    /// Whether a job of this name, that is not there now, was deleted before it had ended.
+    pub fn is_deleted(&self, name: &str) -> bool {
+        lock(&self.jobs).deleted.contains(name)
     }
 
     /// What a request has answered.
@@ -80,6 +88,7 @@ impl Jobs {
         match self.known.get(&job.name_any()) {
             Some(known) if version(known) > version(&job) => {}
             _ => {
+                self.deleted.remove(&job.name_any());
                 self.known.insert(job.name_any(), job);
             }
         }
@@ -89,15 +98,39 @@ impl Jobs {
         let name = job.name_any();
         if self.known.get(&name).is_some_and(|known| known.uid() == job.uid()) {
             self.known.remove(&name);
+            if ended(job).is_none() {
+                self.deleted.insert(name);
+            }
         }
     }
 
     /// All that there are. One that is missing among them is asked for before it counts as gone.
     fn replace(&mut self, listed: Vec<Job>) {
-        let names: Vec<String> = listed.iter().map(Job::name_any).collect();
-        self.known.retain(|name, _| names.contains(name));
+        let names: BTreeSet<String> = listed.iter().map(Job::name_any).collect();
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.known).into_iter().partition(|(name, _)| names.contains(name));
+        self.known = kept;
+        self.deleted.extend(gone.into_iter().filter(|(_, job)| ended(job).is_none()).map(|(name, _)| name));
         listed.into_iter().for_each(|job| self.apply(job));
     }
+}
+
+pub enum Ended<'a> {
+    Well,
+    Badly(&'a JobCondition),
+}
+
+/// A job counts as failed from when that is decided: its other pods may take the grace period to
+/// end.
+pub fn ended(job: &Job) -> Option<Ended<'_>> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let has = |kind: &str| {
+        conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    if let Some(condition) = has("Failed").or_else(|| has("FailureTarget")) {
+        return Some(Ended::Badly(condition));
+    }
+    has("Complete").map(|_| Ended::Well)
 }
 
 /// Versions are whole numbers, larger ones newer.
@@ -179,6 +212,29 @@ mod tests {
         job.metadata.uid = Some(uid.into());
         job.metadata.resource_version = Some(version.into());
         job
+    }
+
+    #[test]
+    fn only_what_had_not_ended_was_deleted_by_somebody() {
+        let ended = |mut job: Job| {
+            job.status = serde_json::from_value(serde_json::json!({
+                "conditions": [{ "type": "Complete", "status": "True" }],
+            }))
+            .unwrap();
+            job
+        };
+        let mut jobs = Jobs::default();
+        jobs.apply(job("one", "1"));
+        jobs.delete(&ended(job("one", "2")));
+        assert!(jobs.deleted.is_empty(), "its time to live is over");
+        jobs.apply(job("two", "3"));
+        jobs.delete(&job("two", "4"));
+        assert!(jobs.deleted.contains("job"));
+        jobs.apply(job("three", "5"));
+        assert!(jobs.deleted.is_empty(), "another has its name");
+        // While nobody watched.
+        jobs.replace(Vec::new());
+        assert!(jobs.deleted.contains("job"));
     }
 
     #[test]

@@ -60,7 +60,11 @@ async fn behaves(config: kube::Config, site: Site, server: Option<&Server>) {
     let waiting = until(&second, &job, |state| matches!(state, State::Waiting(_))).await;
     assert_eq!(waiting, State::Waiting("suspended, until its queue admits it".into()));
     second.cancel(std::slice::from_ref(&job)).await.unwrap();
-    until(&first, &job, |state| *state == State::Gone).await;
+    // Whoever watches it does not submit it again.
+    let ended = until(&first, &job, |state| matches!(state, State::Failed(_))).await;
+    let State::Failed(failure) = ended else { unreachable!() };
+    assert_eq!(failure.code, None);
+    assert!(failure.reason.ends_with("was deleted before it ended: cancelled"), "{failure:?}");
     first.cancel(std::slice::from_ref(&job)).await.unwrap();
     assert_eq!(first.find(&order).await.unwrap(), [None, None]);
 
