@@ -35,6 +35,14 @@ const SILENCE: Duration = Duration::from_secs(watch::SECONDS as u64 + 30);
 /// Objects in one answer.
 const PAGE: u32 = 500;
 
+/// Why a job of this version waits, as of then.
+struct Reason {
+    asked: Instant,
+    version: Option<String>,
+    /// Nothing where it runs.
+    reason: Option<String>,
+}
+
 /// Jobs of one namespace.
 pub struct Kubernetes {
     site: Site,
@@ -43,8 +51,8 @@ pub struct Kubernetes {
     watch: Watch,
     /// What `changed` has said already.
     seen: Mutex<Receiver<u64>>,
-    /// By uid: why a job waits, and when that was asked for.
-    reasons: Mutex<BTreeMap<String, (Instant, String)>>,
+    /// By uid.
+    reasons: Mutex<BTreeMap<String, Reason>>,
 }
 
 impl Kubernetes {
@@ -131,25 +139,29 @@ impl Kubernetes {
             None => {}
         }
         let status = job.status.clone().unwrap_or_default();
-        let done = status.succeeded.unwrap_or_default();
+        // Pods that are over move from the one to the other.
+        let over = status.uncounted_terminated_pods.and_then(|pods| pods.succeeded);
+        let over = over.map_or(0, |pods| pods.len().try_into().unwrap_or_default());
+        let done = status.succeeded.unwrap_or_default().saturating_add(over);
         // Older clusters do not count the pods that are ready.
         let running = status.ready.or(status.active).unwrap_or_default();
         if done > 0 || running > 0 {
             return State::Running { done: done.try_into().unwrap_or_default() };
         }
-        State::Waiting(self.reason(job).await)
+        self.reason(job).await.map_or(State::Running { done: 0 }, State::Waiting)
     }
 
-    async fn reason(&self, job: &batch::Job) -> String {
-        let uid = job.uid().unwrap_or_default();
+    async fn reason(&self, job: &batch::Job) -> Option<String> {
+        let (uid, version) = (job.uid().unwrap_or_default(), job.resource_version());
         let mut reasons = self.reasons.lock().await;
-        if let Some((asked, reason)) = reasons.get(&uid)
-            && asked.elapsed() < FRESH
+        if let Some(known) = reasons.get(&uid)
+            && known.asked.elapsed() < FRESH
+            && known.version == version
         {
-            return reason.clone();
+            return known.reason.clone();
         }
         let reason = self.around.waiting(job).await;
-        reasons.insert(uid, (Instant::now(), reason.clone()));
+        reasons.insert(uid, Reason { asked: Instant::now(), version, reason: reason.clone() });
         reason
     }
 }

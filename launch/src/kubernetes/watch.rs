@@ -110,7 +110,8 @@ impl Jobs {
         let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.known).into_iter().partition(|(name, _)| names.contains(name));
         self.known = kept;
-        self.deleted.extend(gone.into_iter().filter(|(_, job)| ended(job).is_none()).map(|(name, _)| name));
+        self.deleted
+            .extend(gone.into_iter().filter(|(_, job)| ended(job).is_none()).map(|(name, _)| name));
         listed.into_iter().for_each(|job| self.apply(job));
     }
 }

@@ -137,6 +137,21 @@ async fn progress_comes_by_the_watch() {
 
     server.status(&job.name, json!({ "active": 4, "ready": 1 }));
     until(&kubernetes, &job, |state| *state == State::Running { done: 0 }).await;
+    // As its controller has it while pods end: first not ready, then over, then counted.
+    {
+        let mut ending = pod(&server, &job, 0, 0);
+        ending["status"]["phase"] = json!("Running");
+        let pods = &mut server.cluster.lock().unwrap().pods;
+        pods.clear();
+        pods.push(ending);
+    }
+    server.status(&job.name, json!({ "active": 4, "ready": 0, "terminating": 0 }));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(state(&kubernetes, &job).await, State::Running { done: 0 });
+    let uncounted = json!({ "succeeded": ["a", "b"] });
+    let status = json!({ "active": 2, "ready": 0, "uncountedTerminatedPods": uncounted });
+    server.status(&job.name, status);
+    until(&kubernetes, &job, |state| *state == State::Running { done: 2 }).await;
     server.status(&job.name, json!({ "active": 1, "ready": 1, "succeeded": 3 }));
     until(&kubernetes, &job, |state| *state == State::Running { done: 3 }).await;
     let conditions = condition("Complete", "CompletionsReached", "");
