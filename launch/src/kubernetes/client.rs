@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::pods::Around;
 use super::refusal::{self, error};
-use super::watch::{self, Watch};
+use super::watch::{self, Ended, Watch, ended};
 use super::{Site, manifest, names};
 use crate::order::Order;
 use crate::scheduler::{Failure, Job, Scheduler, State};
@@ -35,6 +35,14 @@ const SILENCE: Duration = Duration::from_secs(watch::SECONDS as u64 + 30);
 /// Objects in one answer.
 const PAGE: u32 = 500;
 
+/// Why a job of this version waits, as of then.
+struct Reason {
+    asked: Instant,
+    version: Option<String>,
+    /// Nothing where it runs.
+    reason: Option<String>,
+}
+
 /// Jobs of one namespace.
 pub struct Kubernetes {
     site: Site,
@@ -43,8 +51,8 @@ pub struct Kubernetes {
     watch: Watch,
     /// What `changed` has said already.
     seen: Mutex<Receiver<u64>>,
-    /// By uid: why a job waits, and when that was asked for.
-    reasons: Mutex<BTreeMap<String, (Instant, String)>>,
+    /// By uid.
+    reasons: Mutex<BTreeMap<String, Reason>>,
 }
 
 impl Kubernetes {
@@ -120,11 +128,10 @@ impl Kubernetes {
     }
 
     async fn state(&self, job: &batch::Job) -> State {
-        let end = ended(job);
-        if job.metadata.deletion_timestamp.is_some() {
-            return gone(&job.name_any(), end.is_none());
-        }
-        match end {
+        let being_deleted = job.metadata.deletion_timestamp.is_some();
+        match ended(job) {
+            None if being_deleted => return cancelled(&job.name_any()),
+            Some(_) if being_deleted => return State::Gone,
             Some(Ended::Well) => return State::Succeeded,
             Some(Ended::Badly(condition)) => {
                 return State::Failed(self.around.failure(job, condition).await);
@@ -132,25 +139,29 @@ impl Kubernetes {
             None => {}
         }
         let status = job.status.clone().unwrap_or_default();
-        let done = status.succeeded.unwrap_or_default();
+        // Pods that are over move from the one to the other.
+        let over = status.uncounted_terminated_pods.and_then(|pods| pods.succeeded);
+        let over = over.map_or(0, |pods| pods.len().try_into().unwrap_or_default());
+        let done = status.succeeded.unwrap_or_default().saturating_add(over);
         // Older clusters do not count the pods that are ready.
         let running = status.ready.or(status.active).unwrap_or_default();
         if done > 0 || running > 0 {
             return State::Running { done: done.try_into().unwrap_or_default() };
         }
-        State::Waiting(self.reason(job).await)
+        self.reason(job).await.map_or(State::Running { done: 0 }, State::Waiting)
     }
 
-    async fn reason(&self, job: &batch::Job) -> String {
-        let uid = job.uid().unwrap_or_default();
+    async fn reason(&self, job: &batch::Job) -> Option<String> {
+        let (uid, version) = (job.uid().unwrap_or_default(), job.resource_version());
         let mut reasons = self.reasons.lock().await;
-        if let Some((asked, reason)) = reasons.get(&uid)
-            && asked.elapsed() < FRESH
+        if let Some(known) = reasons.get(&uid)
+            && known.asked.elapsed() < FRESH
+            && known.version == version
         {
-            return reason.clone();
+            return known.reason.clone();
         }
         let reason = self.around.waiting(job).await;
-        reasons.insert(uid, (Instant::now(), reason.clone()));
+        reasons.insert(uid, Reason { asked: Instant::now(), version, reason: reason.clone() });
         reason
     }
 }
@@ -236,7 +247,8 @@ impl Scheduler for Kubernetes {
             }
             states.push(match known {
                 Some(known) => self.state(&known).await,
-                None => gone(&job.name, self.watch.is_deleted(&job.name)),
+                None if self.watch.is_deleted(&job.name) => cancelled(&job.name),
+                None => State::Gone,
             });
         }
         Ok(states)
@@ -258,32 +270,10 @@ impl Scheduler for Kubernetes {
     }
 }
 
-/// Of a job that is not there any more. One that was deleted before it ended is not wanted: it does
-/// not come back until it is asked for again.
-fn gone(name: &str, deleted: bool) -> State {
-    if !deleted {
-        return State::Gone;
-    }
-    let reason = format!("job {name} was cancelled: it was deleted before it ended");
+/// Whoever deleted it does not want it back: it is not submitted again as one that got lost is.
+fn cancelled(name: &str) -> State {
+    let reason = format!("job {name} was deleted before it ended: cancelled");
     State::Failed(Failure { code: None, reason, log: String::new() })
-}
-
-pub(super) enum Ended<'a> {
-    Well,
-    Badly(&'a batch::JobCondition),
-}
-
-/// A job counts as failed from when that is decided: its other pods may take the grace period to
-/// end.
-pub(super) fn ended(job: &batch::Job) -> Option<Ended<'_>> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let has = |kind: &str| {
-        conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")
-    };
-    if let Some(condition) = has("Failed").or_else(|| has("FailureTarget")) {
-        return Some(Ended::Badly(condition));
-    }
-    has("Complete").map(|_| Ended::Well)
 }
 
 /// A request, again while its connection fails.

@@ -229,13 +229,25 @@ fn amounts(resources: &Resources, site: &Site) -> BTreeMap<String, Quantity> {
     let amounts = [
         (GPU, (resources.gpus > 0).then(|| resources.gpus.to_string())),
         ("cpu", resources.cpus.map(|cpus| cpus.to_string())),
-        ("memory", resources.memory.map(|bytes| bytes.to_string())),
+        ("memory", resources.memory.map(canonical)),
         ("ephemeral-storage", site.scratch.clone()),
     ];
     amounts
         .into_iter()
         .filter_map(|(name, amount)| Some((name.to_string(), Quantity(amount?))))
         .collect()
+}
+
+/// As the API writes a number of bytes: applied a second time, a manifest then changes nothing.
+fn canonical(mut bytes: u64) -> String {
+    let mut suffix = "";
+    for larger in ["k", "M", "G", "T", "P", "E"] {
+        if bytes == 0 || !bytes.is_multiple_of(1000) {
+            break;
+        }
+        (bytes, suffix) = (bytes / 1000, larger);
+    }
+    format!("{bytes}{suffix}")
 }
 
 fn node_selector(task: &Task, site: &Site) -> BTreeMap<String, String> {

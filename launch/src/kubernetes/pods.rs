@@ -27,25 +27,32 @@ impl Around {
         }
     }
 
-    /// Why none of its pods runs.
-    pub async fn waiting(&self, job: &Job) -> String {
+    /// Why none of its pods is ready; nothing where one has started and is ending, which its status
+    /// counts a moment later.
+    pub async fn waiting(&self, job: &Job) -> Option<String> {
         if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) {
-            return "suspended, until its queue admits it".into();
+            return Some("suspended, until its queue admits it".into());
         }
         let pods = self.pods(job, "status.phase=Pending").await;
         if let Some(reason) = pods.iter().find_map(pending) {
-            return reason;
+            return Some(reason);
         }
-        if !pods.is_empty() || active(job) > 0 {
-            return "its pods start".into();
+        if !pods.is_empty() {
+            return Some("its pods start".into());
+        }
+        if active(job) > 0 {
+            let running = self.pods(job, "status.phase=Running").await;
+            let ended = self.pods(job, "status.phase=Succeeded").await;
+            return (running.is_empty() && ended.is_empty()).then(|| "its pods start".into());
         }
         if let Some(event) = self.warning(job).await {
-            return event;
+            return Some(event);
         }
-        match self.pods(job, "status.phase=Failed").await.iter().max_by_key(|pod| ended_at(pod)) {
+        let failed = self.pods(job, "status.phase=Failed").await;
+        Some(match failed.iter().max_by_key(|pod| ended_at(pod)) {
             Some(pod) => format!("between two tries; the last: {}", ending(pod)),
             None => "no pod yet".into(),
-        }
+        })
     }
 
     /// Why it failed, with the log's last lines.

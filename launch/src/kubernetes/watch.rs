@@ -10,14 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::client::ended;
 use super::{names, refusal};
 use crate::{Error, Result};
 
@@ -37,7 +36,8 @@ pub struct Watch {
 #[derive(Default)]
 struct Jobs {
     known: BTreeMap<String, Job>,
-    /// Names of those that were seen to go before they had ended.
+    /// Those that went before they had ended. Only what has ended is removed by itself, with its time
+    /// to live, so these were deleted by somebody.
     deleted: BTreeSet<String>,
     /// Why nothing new will come.
     refused: Option<Error>,
@@ -61,7 +61,7 @@ impl Watch {
         }
     }
 
-    /// Whether the job was seen to be deleted before it had ended.
+    /// Whether a job of this name, that is not there now, was deleted before it had ended.
     pub fn is_deleted(&self, name: &str) -> bool {
         lock(&self.jobs).deleted.contains(name)
     }
@@ -98,16 +98,40 @@ impl Jobs {
         let name = job.name_any();
         if self.known.get(&name).is_some_and(|known| known.uid() == job.uid()) {
             self.known.remove(&name);
-            self.deleted.extend(ended(job).is_none().then_some(name));
+            if ended(job).is_none() {
+                self.deleted.insert(name);
+            }
         }
     }
 
     /// All that there are. One that is missing among them is asked for before it counts as gone.
     fn replace(&mut self, listed: Vec<Job>) {
-        let names: Vec<String> = listed.iter().map(Job::name_any).collect();
-        self.known.retain(|name, _| names.contains(name));
+        let names: BTreeSet<String> = listed.iter().map(Job::name_any).collect();
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.known).into_iter().partition(|(name, _)| names.contains(name));
+        self.known = kept;
+        self.deleted
+            .extend(gone.into_iter().filter(|(_, job)| ended(job).is_none()).map(|(name, _)| name));
         listed.into_iter().for_each(|job| self.apply(job));
     }
+}
+
+pub enum Ended<'a> {
+    Well,
+    Badly(&'a JobCondition),
+}
+
+/// A job counts as failed from when that is decided: its other pods may take the grace period to
+/// end.
+pub fn ended(job: &Job) -> Option<Ended<'_>> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let has = |kind: &str| {
+        conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    if let Some(condition) = has("Failed").or_else(|| has("FailureTarget")) {
+        return Some(Ended::Badly(condition));
+    }
+    has("Complete").map(|_| Ended::Well)
 }
 
 /// Versions are whole numbers, larger ones newer.
@@ -181,8 +205,6 @@ fn lock(jobs: &Mutex<Jobs>) -> MutexGuard<'_, Jobs> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
-
     use super::*;
 
     fn job(uid: &str, version: &str) -> Job {
@@ -191,6 +213,29 @@ mod tests {
         job.metadata.uid = Some(uid.into());
         job.metadata.resource_version = Some(version.into());
         job
+    }
+
+    #[test]
+    fn only_what_had_not_ended_was_deleted_by_somebody() {
+        let ended = |mut job: Job| {
+            job.status = serde_json::from_value(serde_json::json!({
+                "conditions": [{ "type": "Complete", "status": "True" }],
+            }))
+            .unwrap();
+            job
+        };
+        let mut jobs = Jobs::default();
+        jobs.apply(job("one", "1"));
+        jobs.delete(&ended(job("one", "2")));
+        assert!(jobs.deleted.is_empty(), "its time to live is over");
+        jobs.apply(job("two", "3"));
+        jobs.delete(&job("two", "4"));
+        assert!(jobs.deleted.contains("job"));
+        jobs.apply(job("three", "5"));
+        assert!(jobs.deleted.is_empty(), "another has its name");
+        // While nobody watched.
+        jobs.replace(Vec::new());
+        assert!(jobs.deleted.contains("job"));
     }
 
     #[test]
@@ -207,30 +252,5 @@ mod tests {
         assert_eq!(uid(&jobs).as_deref(), Some("new"));
         jobs.replace(Vec::new());
         assert_eq!(uid(&jobs), None);
-    }
-
-    #[test]
-    fn a_job_that_went_before_it_had_ended_was_deleted() {
-        let mut jobs = Jobs::default();
-        let deleted = |jobs: &Jobs| jobs.deleted.contains("job");
-        jobs.apply(job("old", "9"));
-        jobs.delete(&job("old", "10"));
-        assert!(deleted(&jobs));
-        jobs.apply(job("new", "12"));
-        assert!(!deleted(&jobs));
-        // How it ended, nobody saw.
-        jobs.replace(Vec::new());
-        assert!(!deleted(&jobs));
-        // Its time to live is over.
-        let mut done = job("newer", "14");
-        let complete = JobCondition {
-            type_: "Complete".into(),
-            status: "True".into(),
-            ..JobCondition::default()
-        };
-        done.status = Some(JobStatus { conditions: Some(vec![complete]), ..JobStatus::default() });
-        jobs.apply(done.clone());
-        jobs.delete(&done);
-        assert!(!deleted(&jobs));
     }
 }

@@ -226,6 +226,20 @@ fn the_rules_find_what_the_api_would_refuse() {
     }
 }
 
+/// `kubectl apply` compares texts: what the API writes otherwise it would change, each time.
+#[test]
+fn amounts_are_written_as_the_api_writes_them() {
+    for (bytes, text) in
+        [(300_000_000, "300M"), (1_500, "1500"), (2_000, "2k"), (1 << 30, "1073741824")]
+    {
+        let mut order = order();
+        order.tasks[0].resources.memory = Some(bytes);
+        let job = &render(&order, &site()).unwrap()[0];
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["resources"]["limits"]["memory"], text);
+    }
+}
+
 #[test]
 fn a_site_says_what_is_wrong_with_it() {
     let refused = |yaml: &str| {
