@@ -26,14 +26,23 @@ pub(super) async fn run(
 
 /// What is said when a scheduler goes on alone.
 pub(super) fn left(ends: &[StageEnd], source: &Source, place: &Place) -> Option<Error> {
-    let count = ends.iter().filter(|end| matches!(end.ending, Ending::Left)).count();
+    let count = |of: fn(&Ending) -> bool| ends.iter().filter(|end| of(&end.ending)).count();
+    let waiting = count(|ending| matches!(ending, Ending::NotStarted));
+    let (left, them) = match count(|ending| matches!(ending, Ending::Left)) {
+        0 => return None,
+        1 => ("1 stage goes".to_string(), "it"),
+        left => (format!("{left} stages go"), "them"),
+    };
+    // Not every scheduler is given what waits for others.
+    let rest = match waiting {
+        0 => String::new(),
+        waiting => format!(" and submits the {waiting} that wait"),
+    };
     let (file, on) = (source.file.display(), place.on.name());
-    (count > 0).then(|| {
-        Error::try_again(format!(
-            "{count} stages go on without this process; `triad run {file} --on {on}` watches them again, \
-             `triad cancel {file} --on {on}` ends them"
-        ))
-    })
+    Some(Error::try_again(format!(
+        "{left} on without this process; `triad run {file} --on {on}` watches {them} again{rest}, `triad \
+         cancel {file} --on {on}` ends {them}"
+    )))
 }
 
 /// A log line for what happens, and the scheduler's name.

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 pub enum End {
     Committed,
     Failed(Failure),
-    /// Something that it is made from failed.
+    /// Something that it is made from failed, or the client was asked to go before it was submitted.
     NotStarted,
     /// With the scheduler as before, when the client was asked to go.
     Left,
@@ -76,7 +76,14 @@ pub async fn drive(
         () = &mut stop => {}
         ended = drive.run() => ended?,
     }
-    Ok(drive.tasks.into_iter().map(|task| task.end.unwrap_or(End::Left)).collect())
+    let unsure = drive.unsure;
+    let ends = drive.tasks.into_iter().map(|task| match task {
+        Progress { end: Some(end), .. } => end,
+        // What may be there counts as there: the next client looks for it.
+        Progress { job, .. } if unsure || job.is_some() => End::Left,
+        Progress { .. } => End::NotStarted,
+    });
+    Ok(ends.collect())
 }
 
 #[derive(Default)]

@@ -79,7 +79,8 @@ async fn a_client_may_go_and_the_next_one_goes_on() {
     let first = connected(&server).await;
     let going = tokio::time::sleep(Duration::from_millis(300));
     let ends = drive(&order, &first, &seen, &seen, going).await.unwrap();
-    assert_eq!(ends, [End::Left, End::Left, End::Left]);
+    // Jobs of the others are created when the first is committed, which now nobody does.
+    assert_eq!(ends, [End::Left, End::NotStarted, End::NotStarted]);
     drop(first);
     let cluster = tokio::spawn(controller(server.clone(), order.clone(), seen.clone(), None));
     let next = connected(&server).await;
