@@ -96,10 +96,10 @@ impl drive::Observer for Lines {
             State::Running { done } if task.shards > 1 => {
                 tracing::info!(stage, done, shards = task.shards, "running");
             }
-            State::Running { .. } => tracing::info!(stage, "running"),
+            State::Running { done: 0 } => tracing::info!(stage, "running"),
             State::Gone => tracing::warn!(stage, "its job is gone"),
-            // What they mean, the store says.
-            State::Succeeded | State::Failed(_) => {}
+            // What that comes to, the store says.
+            State::Running { .. } | State::Succeeded | State::Failed(_) => {}
         }
     }
 
