@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::BufReader;
@@ -14,38 +13,28 @@ use tokio::task::JoinSet;
 use super::amazon::Amazon;
 use super::container::{Ended, Machines};
 use super::http;
-use super::{KEYS, Place};
+use super::{KEYS, PAUSE, Place, array, text};
 use crate::s3_server;
 
-const PAUSE: Duration = Duration::from_millis(20);
 const SECRETS: &str = "arn:aws:secretsmanager:us-east-1:1234:secret:";
 
-#[derive(Clone)]
 pub struct Region {
-    amazon: Arc<Mutex<Amazon>>,
-    machines: Machines,
+    service: Service,
     endpoint: String,
     s3: String,
-    _runtime: Arc<Runtime>,
+    _runtime: Runtime,
 }
 
 impl Place for Region {
     const ON: &'static str = "aws-batch";
 
     fn start(s3: &s3_server::Server) -> Self {
-        let runtime = Arc::new(Runtime::new().unwrap());
+        let (runtime, service) = (Runtime::new().unwrap(), Service::default());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let region = Self {
-            amazon: Arc::default(),
-            machines: Machines::default(),
-            endpoint: format!("http://{}", listener.local_addr().unwrap()),
-            s3: s3.endpoint(),
-            _runtime: runtime.clone(),
-        };
-        let service = Service { amazon: region.amazon.clone(), machines: region.machines.clone() };
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         runtime.spawn(service.clone().serve(listener));
-        runtime.spawn(service.schedule());
-        region
+        runtime.spawn(service.clone().schedule());
+        Self { service, endpoint, s3: s3.endpoint(), _runtime: runtime }
     }
 
     fn files(&self) -> Vec<(&'static str, String)> {
@@ -66,16 +55,15 @@ impl Place for Region {
     }
 
     fn submitted(&self) -> usize {
-        let amazon = self.amazon.lock().unwrap();
-        amazon.calls.iter().filter(|(path, _)| path == "submitjob").count()
+        self.service.amazon().calls.iter().filter(|(path, _)| path == "submitjob").count()
     }
 
     fn machines(&self) -> &Machines {
-        &self.machines
+        &self.service.machines
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Service {
     amazon: Arc<Mutex<Amazon>>,
     machines: Machines,
@@ -226,12 +214,4 @@ fn again(rules: &Value, ended: &Ended) -> bool {
         })
     });
     rules.next().is_none_or(|rule| rule["action"] == "RETRY")
-}
-
-fn array(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().into()
 }

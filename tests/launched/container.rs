@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use tempfile::TempDir;
+
+use super::PAUSE;
 
 /// How a process ended.
 pub struct Ended {
@@ -40,7 +41,7 @@ impl Machines {
     ) -> Ended {
         let at = self.start(arguments, variables);
         loop {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(PAUSE).await;
             if gone() {
                 self.processes()[at].signal(libc::SIGTERM);
             }

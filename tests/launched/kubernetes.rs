@@ -2,7 +2,6 @@
 //! of Jobs say, and machines that run their containers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -10,14 +9,11 @@ use tokio::task::JoinSet;
 
 use super::container::{Ended, Machines};
 use super::server::{NAMESPACE, Server};
-use super::{KEYS, Place};
+use super::{KEYS, PAUSE, Place, array, text};
 use crate::s3_server;
 
-const PAUSE: Duration = Duration::from_millis(20);
-
 pub struct Cluster {
-    server: Server,
-    machines: Machines,
+    controller: Controller,
     s3: String,
     _runtime: Runtime,
 }
@@ -44,10 +40,9 @@ impl Place for Cluster {
     fn start(s3: &s3_server::Server) -> Self {
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(Server::start());
-        let machines = Machines::default();
-        let controller = Controller { server: server.clone(), machines: machines.clone() };
-        runtime.spawn(controller.control());
-        Self { server, machines, s3: s3.endpoint(), _runtime: runtime }
+        let controller = Controller { server, machines: Machines::default() };
+        runtime.spawn(controller.clone().control());
+        Self { controller, s3: s3.endpoint(), _runtime: runtime }
     }
 
     fn files(&self) -> Vec<(&'static str, String)> {
@@ -56,7 +51,7 @@ impl Place for Cluster {
              clusters: [{{name: here, cluster: {{server: '{}'}}}}]\n\
              contexts: [{{name: here, context: {{cluster: here, user: me, namespace: {NAMESPACE}}}}}]\n\
              users: [{{name: me, user: {{}}}}]\n",
-            self.server.url()
+            self.controller.server.url()
         );
         let site = format!(
             "kubernetes:\n  images: {{cpu: 'registry.example/triad:cpu'}}\n  secrets: [bucket]\n  \
@@ -71,11 +66,11 @@ impl Place for Cluster {
     }
 
     fn submitted(&self) -> usize {
-        self.server.asked("POST", "/jobs").len()
+        self.controller.server.asked("POST", "/jobs").len()
     }
 
     fn machines(&self) -> &Machines {
-        &self.machines
+        &self.controller.machines
     }
 }
 
@@ -232,14 +227,6 @@ fn verdict(policy: &Value, pod: &str, ended: &Ended) -> Verdict {
 
 fn condition(kind: &str, reason: &str, message: &str) -> Value {
     json!({ "type": kind, "status": "True", "reason": reason, "message": message })
-}
-
-fn array(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().into()
 }
 
 /// As Kubernetes reads arguments and variables.
