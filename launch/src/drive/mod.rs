@@ -203,7 +203,7 @@ impl Drive<'_> {
                 return Err(e);
             }
             Err(e) => {
-                let code = Some(if matches!(e, Error::Usage(_)) { 64 } else { 70 });
+                let code = Some(e.exit_code().into());
                 let failure = Failure { code, reason: e.to_string(), log: String::new() };
                 self.end(at, End::Failed(failure));
             }
