@@ -107,11 +107,8 @@ impl Jobs {
     /// All that there are. One that is missing among them is asked for before it counts as gone.
     fn replace(&mut self, listed: Vec<Job>) {
         let names: BTreeSet<String> = listed.iter().map(Job::name_any).collect();
-        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.known).into_iter().partition(|(name, _)| names.contains(name));
-        self.known = kept;
-        self.deleted
-            .extend(gone.into_iter().filter(|(_, job)| ended(job).is_none()).map(|(name, _)| name));
+        let gone = self.known.extract_if(.., |name, _| !names.contains(name));
+        self.deleted.extend(gone.filter(|(_, job)| ended(job).is_none()).map(|(name, _)| name));
         listed.into_iter().for_each(|job| self.apply(job));
     }
 }
