@@ -9,7 +9,7 @@ use super::place::Place;
 use super::run::{Source, options};
 use super::{Globals, signals};
 use crate::job::StopFlag;
-use crate::pipeline::{self, Ending, Pipeline, RunOptions, StageEnd};
+use crate::pipeline::{self, Ending, Pipeline, RunOptions, Stage, StageEnd};
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -26,10 +26,10 @@ pub(super) async fn run(
     let scheduler = place.connect().await?;
     let stop = signals::first()?;
     tokio::pin!(stop);
-    let reads = pipeline.stages.iter().zip(wanted);
-    let reads =
-        reads.filter(|(stage, wanted)| *wanted && !stage.job.files(&stage.params).is_empty());
-    for (stage, _) in reads.filter(|_| !place.on.sees_files()) {
+    let is_ours =
+        |stage: &Stage| !place.on.sees_files() && !stage.job.files(&stage.params).is_empty();
+    let wanted = pipeline.stages.iter().zip(wanted).filter(|(_, wanted)| *wanted);
+    for stage in wanted.map(|(stage, _)| stage).filter(|stage| is_ours(stage)) {
         let mut options = options(globals, terminal.clone(), StopFlag::default())?;
         options.until = Some(stage.name.clone());
         here(store, pipeline, &options, &mut stop).await?;
